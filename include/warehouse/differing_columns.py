@@ -108,7 +108,8 @@ def _moved(stage: Stage, parts: Mapping[str, sql.Composable]) -> str | None:
     if None in found or not (len(found) == 1 or _are_offsets(found)):
         return None
     hours = " or ".join(f"{each:g}" for each in sorted(abs(by.total_seconds() / 3600) for by in found))
-    return f"is {hours} h {'later' if found[0] > timedelta(0) else 'earlier'} at the source"
+    local = ", as if one side took local time for UTC" if len(found) == 2 else ""
+    return f"is {hours} h {'later' if found[0] > timedelta(0) else 'earlier'} at the source{local}"
 
 
 def _are_offsets(found: Sequence[timedelta]) -> bool:

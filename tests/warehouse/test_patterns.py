@@ -269,7 +269,8 @@ def test_new_field(conn, records, fields, told):
 def test_time_zone_with_summer_time(conn, records, hours, how):
     conn.execute(sql.SQL("UPDATE shop.parts SET updated_at = updated_at - (" + hours + ") * interval '1 hour'"))
     [found] = [each for each in lines(replanned(conn, records)) if "differ in" in each]
-    expected = f"{how} at the source" if how else "updated_at only"
+    local = "at the source, as if one side took local time for UTC"
+    expected = f"{how} {local}" if how else "updated_at only"
     assert found == f"{NUMBER} of {NUMBER} rows to update differ in {expected}"
 
 
