@@ -12,7 +12,7 @@ import pytest
 from include.api.paginators import Single
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import Api, SyncFailed, entity_of
-from include.sources.mirror import read, short_lists
+from include.sources.mirror import incomplete_lists, short_lists
 from include.sources.mirror.entity import Listing, NewestOnly
 from include.sources.mirror.extract import LISTED_ONLY
 from include.sources.tekmetric import SOURCE
@@ -766,7 +766,7 @@ class TestEndedBetweenTheLastPageAndItsCheck:
         conn.execute("DELETE FROM tekmetric.vehicles WHERE tm_id = %s", [ids[-1]])
         lying.twist = short(shop, ids[-1], len(ids))
         with monkeypatch.context() as lost:
-            lost.setattr(read, "_refresh_total", Mock(side_effect=KeyboardInterrupt))
+            lost.setattr(incomplete_lists, "_refresh_total", Mock(side_effect=KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 loaded.scan("vehicles")
         summary = loaded.scan("vehicles")

@@ -24,10 +24,9 @@ from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
 
-
-# Why a listed record that is not at its own address is unproven: one of the two addresses is wrong.
 # Under it the states of settled lists are kept, added up.
 SETTLED = "*"
+# Why a listed record that is not at its own address is unproven: one of the two addresses is wrong.
 LISTED_ONLY = "the list shows it, but its own address shows it as deleted or not at all"
 
 
@@ -320,49 +319,6 @@ class Extract:
         """The partitions with an incomplete list, with the reason of each."""
         return self.progress.get("cut", {})
 
-    def shortage(self, number: int, shown: int) -> int:
-        """Return how many rows are missing to the last total that the list claimed. `shown`: see `rows_shown`."""
-        state = self.list_state(number)
-        promised = state.get("shrunk_to") or state.get("promised") or 0
-        return max(0, promised - shown)
-
-    def expect_displaced(self, number: int) -> bool:
-        """Let a list without a number of rows promise as many as it has shown, if repeats took the place of others.
-
-        A list is cut into pages by place. If others are inserted before them, the last rows of a page come again as the
-        first rows of the next. Any other repeat has taken the place of a row that no page shows. Pages without a new
-        row don't count: some servers show a page again past the end of the list. Return whether there are such repeats.
-        """
-        state = self.list_state(number)
-        query = sql.SQL(SHOWN).format(key=identifiers(self.entity.table.key), stage=self.stage.sql)
-        shown, displaced = self.stage.conn.execute(query, [state["reading_from"]]).fetchone()
-        if displaced:
-            least = shown + state["counts"][0][1]
-            self.save_list_state(number, promised=max(state["promised"] or 0, least), overlaps=True)
-        return bool(displaced)
-
-    def save_unseen(self, number: int, shown: int) -> None:
-        """Store how many rows a list lacks of its largest claimed total, once it is read to its end.
-
-        `shrunk`: how many of them, at most, may have been deleted while it was read. `shown`: see `rows_shown`.
-        """
-        state = self.list_state(number)
-        promised = state.get("promised") or 0
-        shrunk = promised - (state.get("shrunk_to") or promised)
-        self.save_list_state(number, unseen=max(0, promised - shown), shrunk=shrunk)
-
-    def rows_shown(self, number: int) -> int:
-        """Return how many different rows the list has shown; 0 if it claims no total. Refused rows count as shown."""
-        state = self.list_state(number)
-        if not state or not state["promised"]:
-            return 0
-        key = identifiers(self.entity.table.key)
-        query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT {key} FROM {stage} WHERE _page >= %s) s").format(
-            key=key, stage=self.stage.sql
-        )
-        (shown,) = self.stage.conn.execute(query, [state["first_page"]]).fetchone()
-        return shown + state["counts"][0][1]
-
     def drop_repeats(self, possibly_alive: Sequence[tuple] = (), *, newest_first: bool = False) -> Repeats:
         """Deduplicate by key, drop outdated and implicitly deleted rows, then nested rows whose record was dropped.
 
@@ -451,21 +407,3 @@ def least_total(page: Page, largest: int) -> int | None:
         # All pages but the last are full.
         return (page.total_pages - 1) * largest + 1
     return page.total_entries
-
-
-# A row that comes twice on one page takes no place on another.
-SHOWN = """
-WITH listed AS (
-  SELECT _page, _place, lag(_page) OVER earlier AS from_page, lag(_place) OVER earlier AS from_place
-  FROM {stage} WHERE _page >= %s WINDOW earlier AS (PARTITION BY {key} ORDER BY _page, _place)
-), paged AS (
-  SELECT _page, count(*) AS shown, count(from_page) AS repeats,
-    max(_place) FILTER (WHERE from_page IS NOT NULL) AS last, min(from_page) AS from_page,
-    min(from_place - _place) AS least, max(from_place - _place) AS most,
-    lag(max(_place)) OVER (ORDER BY _page) AS last_before
-  FROM listed WHERE from_page IS DISTINCT FROM _page GROUP BY _page
-)
-SELECT sum(shown), bool_or(repeats > 0 AND NOT (
-  from_page = _page - 1 AND last = repeats - 1 AND least = most AND least = last_before - last))
-FROM paged WHERE repeats < shown
-"""

@@ -7,22 +7,20 @@ from datetime import datetime
 from typing import Any
 
 from include.api.errors import ApiError, FixConfiguration, RefuseData
-from include.api.fetch import page_request, pages
+from include.api.fetch import pages
 from include.api.paginators import Page
 from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.entity_census import keep_fields
-from include.sources.mirror.extract import Extract, least_total
+from include.sources.mirror.extract import Extract
+from include.sources.mirror.incomplete_lists import read_again_if_short
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.pull import PullError, TooManyRefused
 from include.warehouse.table import Table, add
 
 log = logging.getLogger(__name__)
-
-# The largest number of readings of a list that shows fewer rows than its total claims.
-MAX_READINGS = 8
 
 OnPage = Callable[[Extract], None]
 # The number of a list, the list, one of its pages, and the resume point behind the page (None behind the last list).
@@ -75,7 +73,7 @@ def read_lists(
                 extract, restarted = extract.restart(context), True
         else:
             if last is None and not extract.failed_partitions.get(listings[number].partition):
-                _read_again_if_short(context, extract, listings, number)
+                read_again_if_short(context, extract, listings, number)
     _skip_refused_partitions(extract)
     return extract
 
@@ -190,79 +188,7 @@ def _check_last_ended(context: MirrorContext, extract: Extract, listings: Sequen
     if not state or state.get("unseen") is not None or "repeats" in extract.progress:
         return
     if not extract.failed_partitions.get(listings[number - 1].partition):
-        _read_again_if_short(context, extract, listings, number - 1)
-
-
-def _read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int) -> None:
-    """Let the list be read again if it shows fewer rows than its total claims.
-
-    A scan does so only if that takes fewer requests than looking up the missing rows. If the list of a sync stays
-    short, its partition is marked as short: rows that the list left out would be missing in the copy. A sync also reads
-    a list once more that became shorter meanwhile: rows that moved to a page that was read already were not shown.
-    """
-    # Totals of lists in brief and of events don't count records.
-    if isinstance(extract.entity, Discovered) or listings[number].deleted:
-        return
-    uncounted = listings[number].paginator.by_place and not extract.list_state(number)["counted"]
-    unsorted = uncounted and extract.expect_displaced(number)
-    # To count them takes long in a long list, and no row comes meanwhile.
-    shown = extract.rows_shown(number)
-    if not unsorted and extract.shortage(number, shown):
-        _refresh_total(context, extract, listings[number], number)
-    # All or nothing, or a later attempt would take the list for checked.
-    with context.conn.transaction():
-        extract.save_unseen(number, shown)
-        _judge_shortage(extract, listings[number], number, shown, unsorted=unsorted)
-
-
-def _judge_shortage(extract: Extract, listing: Listing, number: int, shown: int, *, unsorted: bool) -> None:
-    """Let a list be read again, or mark its partition as short, as `_read_again_if_short` says."""
-    shortage, state = extract.shortage(number, shown), extract.list_state(number)
-    readings, before = state.get("readings", 1), state.get("shortage")
-    is_sync = extract.stage.pull.purpose == "sync"
-    if is_sync and readings == 1 and not shortage and state["unseen"] and listing.paginator.by_place:
-        log.info("%s: a list became shorter while it was read, so it is read again", extract.entity.name)
-        _reopen_list(extract, number, readings=2, shortage=None)
-        return
-    if not shortage or not (is_sync or shortage > (extract.stage.pull.total_pages or 1)):
-        return
-    # Each reading of an unsorted list shows other rows, by chance none that are new.
-    if readings < MAX_READINGS and (unsorted or before is None or shortage < before):
-        log.warning("%s: a list shows %d rows less than it says, it is read again", extract.entity.name, shortage)
-        _reopen_list(extract, number, readings=readings + 1, shortage=shortage)
-    elif is_sync:
-        whole = "whose pages overlap has room for" if state.get("overlaps") else "says that it has"
-        why = (
-            f"a list of {extract.entity.name} {whole} {state['promised']} rows, and {shortage} of them were not shown"
-            f" in {readings} readings: they may be missing in the copy. Run the task again; if it stays so, ask the"
-            " API's vendor"
-        )
-        extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
-
-
-def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None) -> None:
-    """Let a list be read from its first page again. `readings`: with the new one. `shortage`: that of the last one."""
-    # The figures of the last reading don't hold for the new one.
-    extract.reset_counts(number, readings=readings, shortage=shortage, shrunk_to=None, unseen=None)
-    for stage in extract.stages:
-        stage.reopen((number, None))
-
-
-def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, number: int) -> None:
-    """Request the first page again, and keep its total as `shrunk_to` if it is smaller than before.
-
-    The list may have become shorter while it was read. A scan believes that only of rows which a second look proves
-    deleted.
-    """
-    paginator, state = listing.paginator, extract.list_state(number)
-    try:
-        answer = context.client.send(page_request(listing.request, paginator, paginator.start))
-        total = least_total(paginator.read(answer, paginator.start), state["largest"])
-    except ApiError as error:
-        log.warning("%s The list of %s counts as short, since nobody knows its total", error, extract.entity.name)
-        return
-    if total is not None and total < state["promised"]:
-        extract.save_list_state(number, shrunk_to=total)
+        read_again_if_short(context, extract, listings, number - 1)
 
 
 def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchanged_before: datetime | None) -> None:
