@@ -202,7 +202,7 @@ def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
         box = choice.bounding_box()
         assert box["height"] >= FINGER
         assert box["x"] + box["width"] <= ON_A_PHONE["width"]
-    expect(question.get_by_label("Keep stopped")).to_be_checked()
+    expect(question.get_by_role("radio", name=re.compile("^Keep stopped"))).to_be_checked()
     expect(question.get_by_label("Repair payments")).to_be_hidden()
     button = question.get_by_role("button")
     expect(button).to_have_text("Keep stopped")
