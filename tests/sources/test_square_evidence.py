@@ -431,6 +431,28 @@ class TestFallenVariations:
         sync_entities(seller.context)
         assert set(rows(conn, VARIATIONS)) == others - mine
 
+    @pytest.mark.parametrize("how", ["sync", "scan"])
+    def test_stay_if_one_list_alone_flags_an_item_that_the_copy_lacks(self, seller, conn, item, how):
+        mine = self.variations(conn, item)
+        conn.execute("DELETE FROM square.catalog_items WHERE id = %s", [item])
+        seller.control.mutate(Mutation("update", "items", item, {"name": "News"}))
+
+        def lie(request, data):
+            listed = request.path.endswith(("catalog/search", "catalog/list")) and "objects" in data
+            rows = [{**row, "is_deleted": row["id"] == item} for row in data["objects"]] if listed else []
+            return {**data, "objects": rows} if listed else data
+
+        with twisted(seller.context, lie) as context:
+            if how == "sync":
+                with pytest.raises(SyncFailed, match=f"{ITEMS}.*different content"):
+                    sync_entities(context)
+            else:
+                assert plan(scanned(replace(seller, context=context), ITEMS)) == NOTHING
+        assert mine <= set(rows(conn, VARIATIONS))
+        fence.resume(conn, SOURCE.name, RUN)
+        sync_entities(seller.context)
+        assert mine <= set(rows(conn, VARIATIONS))
+
     def test_fall_with_an_item_whose_tombstone_comes_by_repair(self, seller, conn, item):
         """Their own list still shows them."""
         mine = self.variations(conn, item)

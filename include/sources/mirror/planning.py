@@ -32,6 +32,7 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
         _unstage_reported(extract.stage, deleted_by_event)
     extract.drop_repeats(newest_first=newest_first)
     compare.plan_writes(extract.stage, doubtful="candidate")
+    doubt_implied_deletes(context, extract)
     if implicit := newly_deleted_implicitly(context, extract):
         compare.plan_deletes(extract.stage, status="confirmed", within=implicit)
     if deleted_by_event:
@@ -59,6 +60,24 @@ def _unstage_reported(stage: Stage, reported: sql.Composable) -> None:
     }
     stage.conn.execute(sql.SQL(PERHAPS_BACK).format(**names))
     stage.conn.execute(sql.SQL("DELETE FROM {stage} t WHERE {reported}").format(**names))
+
+
+def doubt_implied_deletes(context: MirrorContext, extract: Extract) -> None:
+    """Make a new row that its list flags as deleted a candidate if other entities' live rows would be deleted with it.
+
+    A row that the copy has without the flag is one already.
+    """
+    table, stage = extract.entity.table, extract.stage
+    cascades = [(each.table, each.cascade) for each in context.source.entities if each.cascade]
+    for other, cascade in cascades:
+        if table.tombstone and cascade.entity == extract.entity.name:
+            names = {
+                "plan": stage.plan,
+                "flag": sql.Identifier("p", table.tombstone),
+                "other": other.sql,
+                "same": pairs(cascade.by, "t", table.key, "p"),
+            }
+            stage.conn.execute(sql.SQL(IMPLIED_DELETES).format(**names))
 
 
 def newly_deleted_implicitly(context: MirrorContext, extract: Extract) -> sql.Composable | None:
@@ -290,6 +309,11 @@ PERHAPS_BACK = """
 INSERT INTO {plan} ({columns}, _operation, _status, _seen_hash, _seen_deleted, _listed)
 SELECT DISTINCT ON ({t_key}) {t_columns}, 'insert', 'candidate', c.row_hash, c.deleted_at IS NOT NULL, false
 FROM {stage} t LEFT JOIN {table} c ON {same} WHERE {reported} AND (c.row_hash IS NULL OR c.deleted_at IS NOT NULL)
+"""
+
+IMPLIED_DELETES = """
+UPDATE {plan} p SET _status = 'candidate' WHERE _operation = 'insert' AND _status = 'confirmed' AND {flag} IS TRUE
+  AND EXISTS (SELECT FROM {other} t WHERE {same} AND t.deleted_at IS NULL)
 """
 
 NOISE = """

@@ -18,7 +18,12 @@ from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.evidence import in_scope, keep_plan, remember_unproven
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.planning import doubt_lagging_source, mark_unknown_deletes, plan_nested_rows
+from include.sources.mirror.planning import (
+    doubt_implied_deletes,
+    doubt_lagging_source,
+    mark_unknown_deletes,
+    plan_nested_rows,
+)
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan_summary import summarize
 from include.sources.mirror.scope import Scope
@@ -213,6 +218,7 @@ def plan_suspects(
         conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
     repeats = extract.drop_repeats(list(possibly_alive))
     compare.plan_writes(stage, young_after=_young_after(context, extract), doubtful="candidate", older="candidate")
+    doubt_implied_deletes(context, extract)
     if surplus:
         within = in_scope(context, extract, "t")
         if entity.history:
