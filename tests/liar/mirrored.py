@@ -87,6 +87,9 @@ class Mirrored:
     def release(self, run: Run) -> None:
         pass
 
+    def waits_for_night(self, why: str) -> bool:
+        return False
+
     def _read(self, table: Table, records: list) -> dict[Key, Any]:
         structured = {name for name, type_ in types(self.conn, table).items() if type_ == "jsonb"}
         rows = {}

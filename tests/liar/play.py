@@ -294,7 +294,8 @@ class _Run:
         if "sync" in self._plan.verbs:
             self._outcome.story.append("afterwards an honest sync")
             if self._do("sync", self._run.sync) is None:
-                self._outcome.breaks("stuck", [f"an honest sync fails: {self._outcome.red}"])
+                if not self._account.waits_for_night(self._outcome.red):
+                    self._outcome.breaks("stuck", [f"an honest sync fails: {self._outcome.red}"])
             else:
                 due, live = self._account.due(), self._account.live()
                 newer = NEWER & set(self._outcome.told)

@@ -121,6 +121,9 @@ class LiarAccount(Account, Protocol):
     def release(self, run: Run) -> None:
         """Do a person's part after writes with an unknown outcome."""
 
+    def waits_for_night(self, why: str) -> bool:
+        """Whether a sync that was red for this reason rightly leaves the rest to a night."""
+
     def unsound(self) -> list[str]:
         """What is wrong with the copy beside its rows."""
 
@@ -148,6 +151,9 @@ class NotMirrored:
 
     def release(self, run: Run) -> None:
         pass
+
+    def waits_for_night(self, why: str) -> bool:
+        return False
 
     def unsound(self) -> list[str]:
         return []

@@ -79,6 +79,10 @@ class Account(NotMirrored, contract.Account):
         staged = status == "ready" and image.staged_key is not None
         return image.original_key not in keys or (staged and image.staged_key not in keys)
 
+    def waits_for_night(self, why: str) -> bool:
+        """Of few images that a sync looks at, one that is lost is above the limit: a person decides in the night."""
+        return "missing_in_doubt is" in why
+
     def live(self) -> Rows:
         with self.database_of_application() as conn:
             found = conn.execute(ROWS).fetchall()
