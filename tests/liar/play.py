@@ -445,8 +445,8 @@ class _Telling:
     def _keep(self, kind: str, asked: Asked, true: Any, false: Any) -> None:
         self._false[self._verb, asked.path].append(frozenset(lies.differing(true, false)))
         if kind == "altered":
-            rows = lies.rows_of(true)
-            altered = [row for row in lies.rows_of(false) if row not in rows]
+            rows = lies.rows_of(true) or []
+            altered = [row for row in lies.rows_of(false) or [] if row not in rows]
             self._altered[self._verb] |= {(lies.key_of(row), repr(row)) for row in altered}
 
     def _struck(self, number: int, liar: Liar, family: str, place: str, count: int) -> bool:
