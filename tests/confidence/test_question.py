@@ -81,7 +81,9 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     assert "the 43 changes above are made" in question.markdown(found)
     # To leave out the only one is to resume without repair.
     assert "leave out" not in question.markdown(found)
-    assert "leave out" in question.markdown(replace(found, plans=found.plans * 2))
+    text = question.markdown(replace(found, plans=found.plans * 2))
+    assert "You may leave out entities" in text
+    assert "to keep it stopped for one, choose *Keep stopped*" in text
 
 
 def test_one_change_is_one(conn):

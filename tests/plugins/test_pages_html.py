@@ -518,7 +518,6 @@ def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, p
         "Repair customers40 to insert, 2 to update, 0 to delete. Without the tick, no row of customers is repaired: its"
         " differences stay and count as accepted, and the writer runs again for it too." in page.text
     )
-    assert "To keep it stopped for one, choose Keep stopped." in page.text
     assert "**" not in page.text
     assert "What Airflow still says" not in page.text
     assert "http://x/sync-confidence/plans/e1" in page.links()
