@@ -340,15 +340,19 @@ class Extract:
                     " AND w._page = p._page AND w._place = p._place)"
                 ).format(part=stage.sql, whole=self.stage.sql, same=self.belongs_to_record(part, "p", "w"))
             ).rowcount
-            contested = self._contested_keys(part, stage)
+            contested = self._contesting_records(part, stage)
             stage.save_progress(repeats=asdict(compare.drop_repeats(stage)), fallen=dropped, contested=contested)
         return repeats
 
-    def _contested_keys(self, part: Part, stage: Stage) -> list[list]:
-        """Return the keys of the staged nested rows that several records show. One record alone can have such a row."""
-        query = sql.SQL("SELECT {key} FROM {stage} GROUP BY {key} HAVING count(DISTINCT ({by})) > 1").format(
-            key=identifiers(stage.table.key), stage=stage.sql, by=identifiers(part.by)
-        )
+    def _contesting_records(self, part: Part, stage: Stage) -> list[list]:
+        """Return the keys of the staged records that show a nested row which another one shows too.
+
+        One record alone can have such a row. Call it while all of them are staged.
+        """
+        query = sql.SQL(
+            "SELECT DISTINCT {by} FROM {stage} WHERE ({key}) IN"
+            " (SELECT {key} FROM {stage} GROUP BY {key} HAVING count(DISTINCT ({by})) > 1)"
+        ).format(key=identifiers(stage.table.key), stage=stage.sql, by=identifiers(part.by))
         return [list(key) for key in stage.conn.execute(query)]
 
     def _drop_outdated(self) -> int:

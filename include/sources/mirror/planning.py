@@ -169,11 +169,10 @@ def _mark_taken(extract: Extract) -> None:
 
 
 def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
-    """Return the keys of the records for which a nested row is planned that another record has.
+    """Return the keys of the records that show a nested row of another record, in the list or in the copy.
 
-    None of those whose other record was read too, without the row, or is deleted with this plan.
+    In the copy none counts whose other record was read too, without the row, or is deleted with this plan.
     """
-    contested = (stage.pull.progress or {}).get("contested", [])
     names = {
         "plan": stage.plan,
         "table": stage.table.sql,
@@ -183,9 +182,9 @@ def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
         "t_by": identifiers(part.by, "t"),
         "p_by": identifiers(part.by, "p"),
         "of_list": extract.belongs_to_record(part, "t", "w"),
-        "contested": among(stage.table.key, contested, "p"),
     }
-    return set(stage.conn.execute(sql.SQL(TAKERS).format(**names)).fetchall())
+    of_list = map(tuple, (stage.pull.progress or {}).get("contested", []))
+    return {*of_list, *stage.conn.execute(sql.SQL(TAKERS).format(**names))}
 
 
 def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
@@ -354,11 +353,11 @@ TAKEN_WHY = "another record has a row of it too, and only one of the two can be 
 
 TAKERS = """
 SELECT DISTINCT {p_by} FROM {plan} p
-WHERE _operation <> 'delete' AND _status IN ('confirmed', 'candidate', 'due') AND ({contested} OR EXISTS (
+WHERE _operation <> 'delete' AND _status IN ('confirmed', 'candidate', 'due') AND EXISTS (
   SELECT FROM {table} t WHERE {same} AND t.deleted_at IS NULL AND ({t_by}) IS DISTINCT FROM ({p_by})
     AND NOT EXISTS (SELECT FROM {whole} w WHERE {of_list})
     AND NOT EXISTS (
-      SELECT FROM {whole_plan} w WHERE {of_list} AND w._operation = 'delete' AND w._status = 'confirmed')))
+      SELECT FROM {whole_plan} w WHERE {of_list} AND w._operation = 'delete' AND w._status = 'confirmed'))
 """
 
 DOUBT_TAKERS = """
