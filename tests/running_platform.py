@@ -169,7 +169,10 @@ class Platform:
         def look() -> bool:
             query = "SELECT client_port FROM pg_stat_activity WHERE application_name = %s"
             ports = {row[0] for row in self.query(query, run[:63])}
-            found.update(c.pid for c in psutil.net_connections("tcp") if c.laddr and c.laddr.port in ports and c.pid)
+            # Another process may have the same port towards another server.
+            ends = {(port, self._server.port) for port in ports}
+            connections = [each for each in psutil.net_connections("tcp") if each.pid and each.laddr and each.raddr]
+            found.update(each.pid for each in connections if (each.laddr.port, each.raddr.port) in ends)
             return bool(found)
 
         until(look, f"a session of {run}", 60)
