@@ -184,6 +184,8 @@ def test_dag_files_come_from_a_git_repository(environment: dict[str, str], tmp_p
     [bundle] = json.loads(snippet("deploy.md", "json"))
     bundle["kwargs"] |= {"repo_url": str(repository)}
     bundles = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle])}
+    # Without a place of its own the bundle is cloned under /tmp, where the next run would find it.
+    bundles |= {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(tmp_path / "bundles")}
     assert look(environment | bundles, tmp_path) == [commit, DAGS, ["sync_confidence"], {}]
 
 
