@@ -23,6 +23,7 @@ from include.sources.mirror.planning import (
     doubt_lagging_source,
     mark_unknown_deletes,
     plan_nested_rows,
+    suspect_rows_depended_on,
 )
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan_summary import summarize
@@ -65,6 +66,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     if entity.history:
         extract.require_rows()
     figures = _comparison(context, scope, extract)
+    suspect_rows_depended_on(context, extract)
     doubt_young(context, extract)
     looks = second_look(context, extract)
     if entity.history:
@@ -172,7 +174,7 @@ def find_possibly_alive(context: MirrorContext, extract: Extract) -> Mapping[tup
     """Return the rows of the other entity that may be alive at the source, though staged rows are deleted with them.
 
     As {key: reason}: why the row's state is unknown, or empty if the row is alive. The copy is then wrong about that
-    row, and another scan of the run repairs it. This scan has to bring back the rows that were deleted with it.
+    row, and its own scan of the run brings it back. This scan has to bring back the rows that were deleted with it.
     """
     cascade = extract.entity.cascade
     if cascade is None:
