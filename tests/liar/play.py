@@ -416,6 +416,7 @@ class _Telling:
         # A write is done once, whatever else is said of it.
         writes = [(number, liar) for number, liar in meant if liar.kind in WRITES][:1]
         truth = reply = None if writes else await ask()
+        told: set[str] = set()
         for number, liar in writes or meant:
             telling = Telling(
                 random=self._plan.random(number, place, count),
@@ -433,13 +434,14 @@ class _Telling:
             if false != reply:
                 if reply and reply.is_good and false.is_good:
                     self._keep(liar.kind, asked, reply.data, false.data)
+                told.add(liar.kind)
                 self.told[self._verb].append(liar.kind)
                 self._outcome.told.append(liar.kind)
                 self._outcome.story.append(f"  lie {liar.kind} at {asked}: {reply or 'not asked'} -> {false}")
             reply = false
         if truth:
             self._earlier[place].append(truth)
-        self._see((family, asked.path), reply)
+        self._see((family, asked.path), reply, astray="astray" in told)
         return reply
 
     def _keep(self, kind: str, asked: Asked, true: Any, false: Any) -> None:
@@ -453,8 +455,9 @@ class _Telling:
         random, meant = self._plan.random(number, place, count, "strikes"), self._plan.random(number, place, "is meant")
         return liar.family == family and liar.strikes(random, count, meant)
 
-    def _see(self, place: tuple[str, str], reply: Reply) -> None:
-        if self._verb == "scan":
+    def _see(self, place: tuple[str, str], reply: Reply, *, astray: bool) -> None:
+        """Keep what a scan was shown. The answer of another list says nothing of this one."""
+        if self._verb == "scan" and not astray:
             rows = lies.rows_of(reply.data) or lies.records_of(reply.data)
             self._shown[place].update(map(lies.key_of, rows))
             self._promised[place] = max(self._promised[place], lies.promised(reply.data))

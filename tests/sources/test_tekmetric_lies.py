@@ -756,6 +756,18 @@ def test_total_that_shrinks_is_no_proof_that_a_vehicle_is_gone(loaded, conn, lyi
     assert (summary.plan.delete, summary.rows - summary.proven) == (1, 0)
 
 
+def test_total_that_grows_when_it_is_asked_for_again_counts(loaded, conn, lying):
+    """The list leaves out two; a second look finds the one that the copy has."""
+    missing, hidden = loaded.control.ids("vehicles", EAST)[-2:]
+    count = len(loaded.control.ids("vehicles", EAST))
+    settle(loaded)
+    conn.execute("DELETE FROM tekmetric.vehicles WHERE tm_id = %s", [missing])
+    first, second = short(EAST, missing, count - 1, count), short(EAST, hidden, count - 1, count)
+    lying.twist = lambda request, data: second(request, first(request, data))
+    summary = loaded.scan("vehicles")
+    assert (summary.plan.rows, summary.rows - summary.proven) == (0, 1)
+
+
 class TestEndedBetweenTheLastPageAndItsCheck:
     """The attempt is lost while it asks for a short list's total once more. The next one checks the list."""
 

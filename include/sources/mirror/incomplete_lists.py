@@ -73,10 +73,10 @@ def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int 
 
 
 def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, number: int) -> None:
-    """Request the first page again, and keep its total as `shrunk_to` if it is smaller than before.
+    """Request the first page again, and keep its total: as `shrunk_to` if it is smaller than those before.
 
     The list may have become shorter while it was read. A scan believes that only of rows which a second look proves
-    deleted.
+    deleted. A larger total counts as the list's.
     """
     paginator, state = listing.paginator, extract.list_state(number)
     try:
@@ -85,8 +85,9 @@ def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, n
     except ApiError as error:
         log.warning("%s The list of %s counts as short, since nobody knows its total", error, extract.entity.name)
         return
-    if total is not None and total < state["promised"]:
-        extract.save_list_state(number, shrunk_to=total)
+    if total is not None:
+        name = "shrunk_to" if total < state["promised"] else "promised"
+        extract.save_list_state(number, **{name: total})
 
 
 def _shortage(extract: Extract, number: int, shown: int) -> int:
