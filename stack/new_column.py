@@ -14,9 +14,9 @@ from types import ModuleType
 
 from include.sources import REGISTRY
 from include.sources.mirror.source import Mirror
-from include.warehouse.field_path import split
+from include.warehouse.field_path import lies_in, split
 from include.warehouse.readers import text
-from include.warehouse.table import EXTRA, Column, Table, lies_in
+from include.warehouse.table import EXTRA, Column, Table
 from stack.new_source import (
     REPOSITORY,
     TYPES,

@@ -306,10 +306,10 @@ def save_changes(conn: Connection, source: str, entity: str, run: str, found: It
 
 
 def found_by(conn: Connection, source: str, run: str) -> list[str]:
-    """Return in words which changes in fields were found after the scans of the run before `run`, by scans and syncs.
+    """Return in words the changes of fields that syncs and scans have found since the last scan before `run`.
 
     These are new, vanished, renamed and retyped fields. Fields whose values the copy loses are left out, because the
-    gate names them. Empty if no run has scanned before.
+    gate names them. Empty if there was no scan before.
     """
     rows = conn.execute(FOUND, {"source": source, "run": run}).fetchall()
     return [f"{entity}: {sentence(*change)}" for entity, *change in rows]

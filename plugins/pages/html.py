@@ -3,7 +3,7 @@
 They only read.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -468,16 +468,21 @@ def is_scanning(standing: SourceStatus) -> bool:
     return len(standing.progress.scanned) < len(standing.entities)
 
 
-def chosen(parts: Sequence[EntityScope], scans: Iterable[Scan], entity: str | None, scope: str) -> EntityScope | None:
-    """Return the part (entity and scope) whose trends are shown, None if there is none.
+def chosen(parts: Sequence[EntityScope], scans: Sequence[Scan], entity: str | None, scope: str) -> EntityScope | None:
+    """Return the part (entity and scope) whose trends are shown; None if there is none.
 
-    It is the one that was asked for, else the one with the worst verdict, else the first.
+    It is the one that was asked for, else the one with the worst verdict if that is no `pass`, else the first with the
+    scope `all`, else the first.
     """
-    named = [part for part in parts if (part.entity, part.scope) == (entity, scope)]
     worst = worst_verdict(scan.verdict for scan in scans)
-    badly = {(scan.entity, scan.scope) for scan in scans if worst not in (None, Verdict.PASS) and scan.verdict == worst}
-    whole = [part for part in parts if part.scope == "all"]
-    return next(iter([*named, *(part for part in parts if (part.entity, part.scope) in badly), *whole, *parts]), None)
+    judged_worst = {(scan.entity, scan.scope) for scan in scans if scan.verdict == worst != Verdict.PASS}
+    candidates = [
+        *(part for part in parts if (part.entity, part.scope) == (entity, scope)),
+        *(part for part in parts if (part.entity, part.scope) in judged_worst),
+        *(part for part in parts if part.scope == "all"),
+        *parts,
+    ]
+    return candidates[0] if candidates else None
 
 
 def urgent_first(series: Sequence[Series]) -> list[Series]:

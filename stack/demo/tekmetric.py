@@ -147,7 +147,7 @@ def sync_changes(demo: Garage) -> None:
     after = demo.days_in_copy()
     days = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     rows = [
-        (f"{shop} {day}", *(n for days in (before, after) for n in days.get((shop, day), (0, 0))[:2]))
+        (f"{shop} {day}", *before.get((shop, day), (0, 0))[:2], *after.get((shop, day), (0, 0))[:2])
         for shop, day in days
     ]
     demo.show(("shop and day", "orders before", "revenue before", "orders now", "revenue now"), rows)

@@ -118,7 +118,7 @@ def each(
     idle: SimpleQueue[Connection] = SimpleQueue()
     stopped = Event()
 
-    def one(element_id: UUID) -> Result:
+    def work_unless_stopped(element_id: UUID) -> Result:
         conn = idle.get()
         try:
             if stopped.is_set():
@@ -136,7 +136,7 @@ def each(
             idle.put(stack.enter_context(context.connections.database("warehouse")))
         pool = stack.enter_context(ThreadPoolExecutor(context.source.workers))
         stack.callback(stopped.set)
-        futures: list[Future[Result]] = [pool.submit(one, element_id) for element_id in elements]
+        futures: list[Future[Result]] = [pool.submit(work_unless_stopped, element_id) for element_id in elements]
         for future in as_completed(futures):
             error = future.exception()
             if error is None:
