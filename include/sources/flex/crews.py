@@ -86,7 +86,9 @@ class Scope:
 
         Those that were worked on the longest time ago come first, so that each gets its turn even with a small quota.
         """
-        named = [self.job_id] if self.job_id else None if jobs is None else list(jobs)
+        if self.job_id:
+            jobs = [self.job_id]
+        named = None if jobs is None else list(jobs)
         with conn.cursor(row_factory=scalar_row) as cursor:
             return cursor.execute(ELEMENTS, {"jobs": named, "departments": list(self.departments) or None}).fetchall()
 

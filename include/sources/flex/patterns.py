@@ -8,7 +8,8 @@ from typing import get_args
 
 from psycopg import Connection, sql
 
-from include.warehouse.patterns import MOST, Operation, Pattern, facts_of
+from include.warehouse.find_patterns import MOST, facts_of
+from include.warehouse.patterns import Operation, Pattern
 
 TYPES = {
     "flex_element_id": "uuid",

@@ -13,7 +13,7 @@ from include.sources.mirror.entity import MirrorContext, Part
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import state_partitions
-from include.warehouse import compare, sync_log
+from include.warehouse import compare, row_conditions, sync_log
 from include.warehouse.sql_fragments import among, are, identifiers, pairs, same_key
 from include.warehouse.staging import Stage
 
@@ -65,7 +65,7 @@ def _unstage_reported(stage: Stage, reported: sql.Composable) -> None:
 def doubt_implied_deletes(context: MirrorContext, extract: Extract) -> None:
     """Make a new row that its list flags as deleted a candidate if other entities' live rows would be deleted with it.
 
-    A row that the copy has without the flag is one already.
+    If the copy has the row without the flag, it is a candidate already.
     """
     table, stage = extract.entity.table, extract.stage
     cascades = [(each.table, each.cascade) for each in context.source.entities if each.cascade]
@@ -127,7 +127,7 @@ def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
             "records": table.sql,
             "of_copy": extract.belongs_to_record(part, "t", "r"),
             "of_list": extract.belongs_to_record(part, "t", "w"),
-            "w_newer": compare.newer(table, "w", "r"),
+            "w_newer": row_conditions.newer(table, "w", "r"),
         }
         older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount
         if older:
@@ -154,9 +154,9 @@ def _follow_records(extract: Extract) -> None:
 
 
 def _mark_taken(extract: Extract) -> None:
-    """Mark what is planned for a record as unproven if it takes a nested row from another record on its word alone.
+    """Mark all that is planned for a record as unproven if it shows a nested row that another record has too.
 
-    A record and its nested rows are written as a set, and this one's reading is wrong or the other's is.
+    Only one of the two can be right, and a record is written with its nested rows as a set.
     """
     takers: set[tuple] = set()
     for part, stage in extract.parts:
@@ -171,7 +171,7 @@ def _mark_taken(extract: Extract) -> None:
 def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
     """Return the keys of the records that show a nested row of another record, in the list or in the copy.
 
-    In the copy none counts whose other record was read too, without the row, or is deleted with this plan.
+    A row of the copy does not count if its record was read too and lacks it now, or if this plan deletes the record.
     """
     names = {
         "plan": stage.plan,
@@ -190,9 +190,9 @@ def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
 def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
     """Mark confirmed changes as unproven if the source may show an old state of the records, at all addresses alike.
 
-    It may if it shows a record in an older version than the copy has from it, which had changed earlier, and if the
-    copy's has changed after `believed_after`. Then it may also not show yet what is as new as that. A version from the
-    future is no sign.
+    The sign is a record with an older version and change time than the copy has, if the copy's change time is after
+    `believed_after` and not in the future. Doubted are then updates to older versions, and deletes, of all rows of the
+    copy that changed since the earliest such time.
     """
     stage, table = extract.stage, extract.entity.table
     if table.moment is None:
@@ -203,7 +203,9 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
         "same": same_key(table.key, "p", "t"),
         "moment": sql.Identifier("t", table.moment),
         "outdated": sql.SQL("(p._operation = 'update' AND {} AND t.{moment} > p.{moment} AND NOT {})").format(
-            compare.newer(table, "t", "p"), compare.is_ahead(table, "t"), moment=sql.Identifier(table.moment)
+            row_conditions.newer(table, "t", "p"),
+            row_conditions.is_ahead(table, "t"),
+            moment=sql.Identifier(table.moment),
         ),
         "believed_after": sql.Literal(believed_after),
         "why": sql.Literal(LAGGING),
