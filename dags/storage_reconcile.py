@@ -44,7 +44,7 @@ that no run has marked, deleted images, and all that is not proven.
 
 ## If a task fails
 Its message names the next step. In general:
-- `stop_writer`: *reconciliation is not enabled*: set `RECONCILE_ENABLED` to 1 or leave `dry_run` on, and trigger anew.
+- `stop_writer`: *reconciliation is not enabled*: set `RECONCILE_ENABLED` to 1 or leave `dry_run` on, and trigger again.
   Else clear `stop_writer` with downstream.
 - `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; a retry goes on where
   the last attempt was cut off.

@@ -182,6 +182,7 @@ def _places(source: str, name: str) -> Iterator[_Place]:
     """Find the calls that may make the table."""
     for path in sorted((REPOSITORY / "include" / "sources" / source).rglob("*.py")):
         module = ast.parse(path.read_bytes())
+        # By the name of a function that makes a table: the types of its arguments, and of any further ones.
         makers = {"Table": (["str", "str", "tuple[Column, ...]"], "")}
         makers |= {each.name: _annotations(each) for each in module.body if _makes_a_table(each)}
         for call in ast.walk(module):
