@@ -1,6 +1,6 @@
 """The tables of a pull: the staged rows, the plan, and the rows that could not be stored.
 
-They have the columns of the mirrored table and some more. If the mirrored table has changed, they are made anew.
+They have the columns of the mirrored table and some more. If the mirrored table has changed, they are made again.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class StagingTables:
         return sql.Identifier("staging", f"{self.name}_refused")
 
     def make_empty(self, conn: Connection, table: Table) -> None:
-        """Empty all three tables. If they don't exist, or `table` has changed since, create them anew."""
+        """Empty all three tables. If they don't exist, or `table` has changed since, create them again."""
         if self.fit(conn, table):
             _empty(conn, self.stage, self.plan, self.refused)
             return

@@ -122,12 +122,12 @@ def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused
 def _changed_late(extract: Extract, looked_up: Reading) -> bool:
     """Return whether the record has changed after its list was read, so that only the look-up can show the change.
 
-    No record has changed more than a day from now.
+    A time of change that is more than a day in the future is wrong, so it says nothing.
     """
     pull, moment = extract.stage.pull, looked_up.moment
-    if moment is not None and moment >= datetime.now(UTC) + timedelta(days=1):
+    if moment is None or moment >= datetime.now(UTC) + timedelta(days=1):
         return False
-    return moment is not None and moment > (pull.source_time or pull.started_at)
+    return moment > (pull.source_time or pull.started_at)
 
 
 def _adds_to_list(extract: Extract, key: tuple, listed: Readings, looked_up: Readings) -> bool:
