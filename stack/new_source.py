@@ -72,9 +72,9 @@ def write_source(name: str) -> list[str]:
     if there:
         raise NotMade(f"{short(there[0])} exists already. Remove it, or take another name")
     texts = {path: filled(template, name=name, title=_title(name)) for path, template in files.items()}
-    for path, written in texts.items():
+    for path, code in texts.items():
         path.parent.mkdir(exist_ok=True)
-        path.write_text(written)
+        path.write_text(code)
     migration = VERSIONS / f"{next_revision()}_{name}.py"
     _write_migration(migration, name)
     todo = {

@@ -124,12 +124,12 @@ def _only(planned: Set[str], crew: Crew, lines: Sequence[Line]) -> Plan:
     """
     plan = wanted(crew, lines)
 
-    def judged(action: Action) -> bool:
+    def is_planned(action: Action) -> bool:
         if isinstance(action, SetRole) and action.line_id in crew.owned:
             return not planned.isdisjoint({key(action), key(Add(action.resource_id, action.role_id, ()))})
         return key(action) in planned
 
-    return replace(plan, actions=tuple(filter(judged, plan.actions)))
+    return replace(plan, actions=tuple(filter(is_planned, plan.actions)))
 
 
 def _require_known(context: FlexContext, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:
