@@ -1,8 +1,8 @@
 """The census of fields: which fields the records of a source have, in which types. Pure counting; it keeps no values.
 
 A record's shape is its keys with the types of their values. Shapes seldom change, so a record costs one look in a
-dictionary of shapes; the fields are added up from the shapes later. Of a long list not each record is counted: what is
-rare there is seen by the sync that brings it.
+dictionary of shapes; the fields are added up from the shapes later. In a long list not every record is counted: a rare
+field is noticed by the sync that brings it.
 """
 
 import random

@@ -265,7 +265,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
     with conn.cursor(row_factory=tuple_row) as cursor:
         since, runs = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
     sentences = [sentence for gate in worse for sentence in _sentences(gate, texts)]
-    # What went wrong with a repair is no gate's reason.
+    # A hold may have other reasons than those of gates, such as a repair that went wrong.
     told, figures = "; ".join(gate.reason or "" for gate in worse), tuple(f"{gate.metric} is " for gate in worse)
     others = [reason for reason in hold.reasons if reason not in told and not reason.startswith(figures)]
     sentences += [f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in others]
@@ -300,7 +300,7 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     known = {"up to {:,.10g} would pass": gate.limit, "{:,.10g} is usual": gate.baseline}
     limits = ", ".join(words.format(figure) for words, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {what} (`{gate.metric}`{f'; {limits}' if limits else ''})."
-    # Many reasons repeat the figures first. Of a figure that only warns, the rest is about other nights than this one.
+    # Many reasons repeat the figures first. If the figure only warns, the rest of the reason is about other nights.
     if reason.startswith(gate.metric):
         reason = reason.partition(": ")[2] if gate.verdict == Verdict.HOLD else ""
     return [first, *([f"{reason[:1].upper()}{reason[1:].rstrip('.')}."] if reason else [])]

@@ -58,7 +58,7 @@ class Known:
             known._complete()
 
     def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the record's fields that are not known. Of an object that is known in part, return the other part."""
+        """Return the record's fields that are not known, and the unknown part of objects that are known in part."""
         # Most records have known fields only: the two tests with issuperset save the work for these.
         rest = {} if self.names.issuperset(record) else {name: record[name] for name in record.keys() - self.names}
         for name, known in self.inside.items():

@@ -74,8 +74,8 @@ class Table:
       if one lacks the number
     - `required`: columns that every whole record fills; a record without one of them is refused
     - `tombstone`: the column in which the source flags a record as deleted; one look does not prove it
-    - `ignored`: the fields that are not kept, each with the reason; paths as in `Column.field`. Of an object that a
-      column `uses`, only the rest is ignored.
+    - `ignored`: the fields that are not kept, each with the reason; paths as in `Column.field`. If a column
+      `uses` a part of an object, only the rest of it is ignored.
     - `answers`: if a record is put together from several answers of the source, which one the fields under each first
       step of a path are from, in words
     - `added`: the fields that our own code puts into the records, by `add`. No census counts them. If the source sends

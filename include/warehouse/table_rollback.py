@@ -189,8 +189,8 @@ FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n O
 WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.confrelid = to_regclass(%s) ORDER BY 1, 2
 """
 
-# Rows that refer to rows which the sync has inserted, but were not written by it. Those that it has moved there go back
-# before the rows that it inserted are removed.
+# Rows that refer to a row that the sync inserted, and were written by something else. Rows that the sync wrote itself
+# are no conflict: they get their earlier reference back before the inserted rows are removed.
 ADDED = """
 SELECT {child_key}, ch.sync_id FROM {changes} JOIN {target} t ON {same} JOIN {child} ch ON {refers}
 WHERE c.operation = 'insert' AND NOT EXISTS (

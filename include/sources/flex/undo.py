@@ -146,8 +146,9 @@ class Done:
     def net(self) -> tuple[Operation, ...]:
         """Return the net effect of the operations.
 
-        Lines that the sync both added and removed are left out. Of several roles of a line only the first operation
-        counts, since it knows the role before the sync. A removed line keeps that role, to be added again with it.
+        Lines that the sync both added and removed are left out. If a line got several roles, only the first
+        operation counts, since it knows the role before the sync. A removed line keeps that role, to be added again
+        with it.
         """
         made, removed = self._lines("add"), self._lines("remove")
         roles: dict[UUID, UUID | None] = {}

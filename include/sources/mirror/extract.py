@@ -174,7 +174,7 @@ class Extract:
     ) -> Mapping[str, Mapping[str, Any]]:
         """Return the states of all lists, that of list `number` with this page added.
 
-        `counts_before`: `_counts` before the page was stored. Of a list's state this sets:
+        `counts_before`: `_counts` before the page was stored. This sets in the state of the list:
 
         - `promised`: the largest total that the list has claimed, None if it claims none. If the list becomes shorter
           while it is read, nobody knows whether it left out the other rows, so the largest one counts
