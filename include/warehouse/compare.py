@@ -31,7 +31,17 @@ from datetime import datetime
 
 from psycopg import sql
 
-from include.warehouse import row_conditions as conditions
+from include.warehouse.row_conditions import (
+    alive,
+    due,
+    is_ahead,
+    lost_nothing,
+    lost_value,
+    newer,
+    newly_deleted,
+    version_columns,
+    young,
+)
 from include.warehouse.sql_fragments import identifiers, key_object, same_key
 from include.warehouse.staging import Stage
 
@@ -55,7 +65,7 @@ def drop_repeats(stage: Stage, *, newest_first: bool = False) -> Repeats:
     `newest_first` the one that was listed first.
     """
     table = stage.table
-    newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in conditions.version_columns(table)]
+    newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in version_columns(table)]
     order = sql.SQL(", ").join([*newest, sql.SQL("_page, _place" if newest_first else "_page DESC, _place DESC")])
     identical, differing = stage.conn.execute(
         sql.SQL(
@@ -94,15 +104,15 @@ def plan_writes(
             plan=stage.plan,
             columns=identifiers(table.names),
             s_columns=identifiers(table.names, "s"),
-            alive=conditions.alive(table.key),
-            young=conditions.young(table.moment, young_after),
-            ahead=conditions.is_ahead(table, "s"),
-            copy_ahead=conditions.is_ahead(table, "t"),
-            stale=conditions.newer(table, "t", "s"),
-            newer=conditions.newer(table, "s", "t"),
-            lost_value=conditions.lost_value(table),
-            newly_deleted=conditions.newly_deleted(table),
-            due=conditions.due(table, stage.pull.source),
+            alive=alive(table.key),
+            young=young(table.moment, young_after),
+            ahead=is_ahead(table, "s"),
+            copy_ahead=is_ahead(table, "t"),
+            stale=newer(table, "t", "s"),
+            newer=newer(table, "s", "t"),
+            lost_value=lost_value(table),
+            newly_deleted=newly_deleted(table),
+            due=due(table, stage.pull.source),
             older=sql.Literal(older),
             doubtful=sql.Literal(doubtful),
             only=only or sql.SQL("true"),
@@ -152,7 +162,7 @@ def confirm_gained(stage: Stage, *, sample: int, unless: sql.Composable | None =
         "plan": stage.plan,
         "target": stage.table.sql,
         "same": same_key(stage.table.key, "t", "s"),
-        "lost_nothing": conditions.lost_nothing(stage.table),
+        "lost_nothing": lost_nothing(stage.table),
         "unless": unless or sql.SQL("false"),
     }
     confirmed, unproven = stage.conn.execute(sql.SQL(LOOKED_AT).format(**parts)).fetchone()

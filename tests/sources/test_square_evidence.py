@@ -371,6 +371,20 @@ class TestCounts:
         assert (account.equal, account.out_of_scope, account.not_proven) == (before, 1, 0)
 
 
+TOMBSTONED = "UPDATE square.catalog_items SET deleted_at = now()"
+
+
+def without(item: str):
+    """Lists of items that leave one out; its own address shows it."""
+
+    def lie(request, data):
+        if not (request.path.endswith("catalog/search") and "ITEM" in request.body.get("object_types", [])):
+            return data
+        return {**data, "objects": [row for row in data.get("objects", []) if row["id"] != item]}
+
+    return lie
+
+
 class TestFallenVariations:
     @pytest.fixture
     def item(self, seller, conn) -> str:
@@ -399,6 +413,30 @@ class TestFallenVariations:
         assert contents(conn) == before
         again = [scanned(seller, entity.name) for entity in SOURCE.entities]
         assert {plan(summary) for summary in again} == {NOTHING}
+
+    @pytest.mark.parametrize("lose", ["DELETE FROM square.catalog_items", TOMBSTONED])
+    def test_bring_back_an_item_that_no_list_shows(self, seller, conn, item, lose):
+        """They depend on it, so the source is asked for it."""
+        before = contents(conn)
+        conn.execute(f"{lose} WHERE id = %s", [item])
+        with twisted(seller.context, without(item)) as context:
+            summary = scanned(replace(seller, context=context), ITEMS)
+            assert plan(summary) == (1, 0, 0)
+            repaired(replace(seller, context=context), summary)
+        assert contents(conn) == before
+
+    def test_that_come_back_without_their_item_leave_it_unproven(self, seller, conn, item):
+        mine = self.variations(conn, item)
+        conn.execute(f"{TOMBSTONED} WHERE id = %s", [item])
+        conn.execute("UPDATE square.catalog_variations SET deleted_at = now() WHERE item_id = %s", [item])
+        with twisted(seller.context, without(item)) as context:
+            lied_to = replace(seller, context=context)
+            summaries = [scanned(lied_to, entity.name) for entity in SOURCE.entities]
+            assert doubts(conn, ITEMS) == {}
+            repaired(lied_to, *summaries)
+            assert mine <= set(rows(conn, VARIATIONS))
+            assert doubts(conn, ITEMS).keys() == {item}
+            assert plan(scanned(lied_to, ITEMS)) == (1, 0, 0)
 
     @pytest.mark.parametrize("batch", [Fault("status", BATCH, status=503), Fault("no_rows", BATCH)])
     def test_are_unproven_where_their_item_is_unknown(self, seller, conn, item, batch):

@@ -75,23 +75,22 @@ class Extract:
         - `looked_up`: the outcome of the look-ups, for a list in brief; its `page` is `page`
         - `number`, `partition`: of the list that the page belongs to
         """
-        page_info = {
-            # A list can't be complete beyond the source's own clock.
-            "source_time": min(filter(None, (page.as_of, page.date)), default=None),
-            "total_entries": page.total_entries,
-            "total_pages": page.total_pages,
-        }
-        nested, refuse = self._read_nested(page.rows)
-        counts_before = self._counts
+        # A list can't be complete beyond the source's own clock.
+        info = {"source_time": min(filter(None, (page.as_of, page.date)), default=None)}
+        info |= {"total_entries": page.total_entries, "total_pages": page.total_pages}
+        inside, refuse = self._read_nested(page.rows)
+        before = self._counts
         with self.stage.conn.transaction():
             for part, stage in self.parts:
-                rows, places = [row for _, row in nested[part]], [place for place, _ in nested[part]]
-                stage.store(rows, next_position=next_position, page_info=page_info, places=places)
-            self.stage.store(page.rows, next_position=next_position, page_info=page_info, refuse=refuse)
-            self._count_fields(page.rows, nested, refuse)
-            self.stage.save_progress(lists=self._states_after(number, partition, page, counts_before))
+                rows, places = [row for _, row in inside[part]], [place for place, _ in inside[part]]
+                stage.store(rows, next_position=next_position, page_info=info, places=places)
+            self.stage.store(page.rows, next_position=next_position, page_info=info, refuse=refuse)
+            self._count_fields(page.rows, inside, refuse)
+            states = self._states_after(number, partition, page, before)
+            figures = {"lists": states}
             if any(census.is_due for census in self.censuses.values()):
-                self.stage.save_progress(fields={name: census.to_json() for name, census in self.censuses.items()})
+                figures["fields"] = {name: census.to_json() for name, census in self.censuses.items()}
+            self.stage.save_progress(**figures)
             if looked_up:
                 self._save_look_ups(looked_up)
 
@@ -174,7 +173,7 @@ class Extract:
     ) -> Mapping[str, Mapping[str, Any]]:
         """Return the states of all lists, that of list `number` with this page added.
 
-        `counts_before`: `_counts` before the page was stored. This sets in the state of the list:
+        `counts_before`: `_counts` before the page was stored. Of a list's state this sets:
 
         - `promised`: the largest total that the list has claimed, None if it claims none. If the list becomes shorter
           while it is read, nobody knows whether it left out the other rows, so the largest one counts

@@ -9,13 +9,14 @@ from datetime import datetime
 from psycopg import sql
 
 from include.sources.base import entity_of
-from include.sources.mirror.entity import MirrorContext, Part
+from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import state_partitions
-from include.warehouse import compare, row_conditions, sync_log
+from include.warehouse import compare, sync_log
 from include.warehouse.sql_fragments import among, are, identifiers, pairs, same_key
 from include.warehouse.staging import Stage
+from include.warehouse.table import Table
 
 
 def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = False) -> None:
@@ -80,6 +81,40 @@ def doubt_implied_deletes(context: MirrorContext, extract: Extract) -> None:
             stage.conn.execute(sql.SQL(IMPLIED_DELETES).format(**names))
 
 
+def suspect_rows_depended_on(context: MirrorContext, extract: Extract) -> None:
+    """Make a row that neither list nor copy has a candidate for an insert if live rows of the copy depend on it.
+
+    They would be deleted with it, so it is there, or they are not.
+    """
+    table, stage = extract.entity.table, extract.stage
+    for other in context.source.entities:
+        if other.cascade and other.cascade.entity == extract.entity.name and extract.entity.lookup.by == table.key:
+            names = {
+                "plan": stage.plan,
+                "key": identifiers(table.key),
+                "lacking": rows_depended_on(other, table),
+                "staged": pairs(table.key, "s", table.key, "l"),
+                "stage": stage.sql,
+            }
+            stage.conn.execute(sql.SQL(DEPENDED_ON).format(**names))
+
+
+def rows_depended_on(entity: Entity, other: Table) -> sql.Composed:
+    """Return the query for the keys in `other` that the copy lacks, although live rows of the entity depend on them."""
+    names = {
+        "by": sql.SQL(", ").join(
+            sql.SQL("t.{} AS {}").format(*map(sql.Identifier, pair))
+            for pair in zip(entity.cascade.by, other.key, strict=True)
+        ),
+        "t_by": identifiers(entity.cascade.by, "t"),
+        "table": entity.table.sql,
+        "deleted": sql.Identifier("t", entity.table.tombstone) if entity.table.tombstone else sql.SQL("false"),
+        "other": other.sql,
+        "same": pairs(other.key, "o", entity.cascade.by, "t"),
+    }
+    return sql.SQL(LACKING).format(**names)
+
+
 def newly_deleted_implicitly(context: MirrorContext, extract: Extract) -> sql.Composable | None:
     """Return SQL over rows `t`, true if the row was implicitly deleted after this entity's last sync.
 
@@ -127,7 +162,7 @@ def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
             "records": table.sql,
             "of_copy": extract.belongs_to_record(part, "t", "r"),
             "of_list": extract.belongs_to_record(part, "t", "w"),
-            "w_newer": row_conditions.newer(table, "w", "r"),
+            "w_newer": compare.newer(table, "w", "r"),
         }
         older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount
         if older:
@@ -190,9 +225,9 @@ def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
 def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
     """Mark confirmed changes as unproven if the source may show an old state of the records, at all addresses alike.
 
-    The sign is a record with an older version and change time than the copy has, if the copy's change time is after
-    `believed_after` and not in the future. Doubted are then updates to older versions, and deletes, of all rows of the
-    copy that changed since the earliest such time.
+    It may if it shows a record in an older version than the copy has from it, which had changed earlier, and if the
+    copy's has changed after `believed_after`. Then it may also not show yet what is as new as that. A version from the
+    future is no sign.
     """
     stage, table = extract.stage, extract.entity.table
     if table.moment is None:
@@ -203,9 +238,7 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
         "same": same_key(table.key, "p", "t"),
         "moment": sql.Identifier("t", table.moment),
         "outdated": sql.SQL("(p._operation = 'update' AND {} AND t.{moment} > p.{moment} AND NOT {})").format(
-            row_conditions.newer(table, "t", "p"),
-            row_conditions.is_ahead(table, "t"),
-            moment=sql.Identifier(table.moment),
+            compare.newer(table, "t", "p"), compare.is_ahead(table, "t"), moment=sql.Identifier(table.moment)
         ),
         "believed_after": sql.Literal(believed_after),
         "why": sql.Literal(LAGGING),
@@ -315,6 +348,18 @@ FROM {stage} t LEFT JOIN {table} c ON {same} WHERE {reported} AND (c.row_hash IS
 IMPLIED_DELETES = """
 UPDATE {plan} p SET _status = 'candidate' WHERE _operation = 'insert' AND _status = 'confirmed' AND {flag} IS TRUE
   AND EXISTS (SELECT FROM {other} t WHERE {same} AND t.deleted_at IS NULL)
+"""
+
+DEPENDED_ON = """
+INSERT INTO {plan} ({key}, _operation, _status, _listed)
+SELECT {key}, 'insert', 'candidate', false FROM ({lacking}) l WHERE NOT EXISTS (SELECT FROM {stage} s WHERE {staged})
+ON CONFLICT DO NOTHING
+"""
+
+LACKING = """
+SELECT DISTINCT {by} FROM {table} t
+WHERE t.deleted_at IS NULL AND {deleted} IS NOT TRUE AND ({t_by}) IS NOT NULL
+  AND NOT EXISTS (SELECT FROM {other} o WHERE {same} AND o.deleted_at IS NULL)
 """
 
 NOISE = """

@@ -18,7 +18,7 @@ from include.sources.mirror.entity import Entity, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions, state_partitions
-from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows
+from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows, rows_depended_on
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
@@ -59,6 +59,7 @@ def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]
             for summary in summaries:
                 new = _partitions(context, summary.entity) - known[summary.entity]
                 _mark_unscanned_partitions(context, summary, new)
+                _mark_rows_depended_on(context, entity_of(source, summary.entity))
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
         raise
@@ -153,6 +154,17 @@ def _mark_unscanned_partitions(context: MirrorContext, summary: ForensicSummary,
         why = "the scan did not ask for it: the source listed it to another scan alone. The next scan asks for it"
         doubts = [Doubt([f"the list of {partition}"], why) for partition in sorted(new)]
         unproven.add(context.conn, context.source.name, summary.entity, context.run, doubts)
+
+
+def _mark_rows_depended_on(context: MirrorContext, entity: Entity) -> None:
+    """Make rows of another entity unproven that the repaired copy lacks, although its live rows depend on them."""
+    if entity.cascade is None:
+        return
+    other = entity_of(context.source, entity.cascade.entity)
+    why = f"{entity.name} that depend on it are there, and no list shows it. The next scan looks it up"
+    doubts = [Doubt(key, why) for key in context.conn.execute(rows_depended_on(entity, other.table)).fetchall()]
+    if doubts:
+        unproven.add(context.conn, context.source.name, other.name, context.run, doubts)
 
 
 def _plan(context: MirrorContext, table: Table) -> sql.Identifier:

@@ -23,6 +23,7 @@ from include.sources.mirror.planning import (
     doubt_lagging_source,
     mark_unknown_deletes,
     plan_nested_rows,
+    suspect_rows_depended_on,
 )
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan_summary import summarize
@@ -65,6 +66,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     if entity.history:
         extract.require_rows()
     figures = _comparison(context, scope, extract)
+    suspect_rows_depended_on(context, extract)
     doubt_young(context, extract)
     looks = second_look(context, extract)
     if entity.history:
@@ -172,8 +174,8 @@ def find_possibly_alive(context: MirrorContext, extract: Extract) -> Mapping[tup
     """Return the rows of the cascade's other entity that are deleted in the copy, but may be alive at the source.
 
     Only those with which staged rows are implicitly deleted. Each row is {key: reason}: why its state is unknown, or
-    empty if it is alive. Then the copy is wrong about it: the scan of its own entity repairs it, and this scan has to
-    bring back the rows that were deleted with it.
+    empty if it is alive. Then the copy is wrong about it: the row's own scan of the run brings it back, and this scan
+    has to bring back the rows that were deleted with it.
     """
     cascade = extract.entity.cascade
     if cascade is None:

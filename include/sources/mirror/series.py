@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from include.sources.mirror.extract import Extract
-from include.warehouse import row_conditions
+from include.warehouse import compare
 from include.warehouse.sql_fragments import same_key
 
 
@@ -14,7 +14,7 @@ def unlisted_series(extract: Extract) -> sql.Composable:
     of its series, and the list may show it no more.
     """
     table = extract.entity.table
-    series = tuple(name for name in table.key if name not in row_conditions.version_columns(table))
+    series = tuple(name for name in table.key if name not in compare.version_columns(table))
     if series in ((), table.key):
         return sql.SQL("false")
     return sql.SQL(UNLISTED_SERIES).format(

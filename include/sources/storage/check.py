@@ -153,7 +153,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
     unanswered = _second_look(context, options, staged, looks, listing, size)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
-    shown = _shows_objects(context, options, staged, started, found["in_order"])
+    shown = _shown(context, options, staged, started, found["in_order"])
     why_unanswered = unanswered or not_audited
     return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, why_unanswered, resumed)
 
@@ -252,12 +252,10 @@ def _audit(
     return plan.doubt(staged, doubtful) if doubtful else 0, ""
 
 
-def _shows_objects(
-    context: StorageContext, options: CheckOptions, staged: Stage, started: datetime, in_order: int
-) -> bool:
-    """Return False if objects are missing, and the bucket doesn't show objects of other images either.
+def _shown(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime, in_order: int) -> bool:
+    """Return True if nothing is missing, or if the bucket shows the objects of other images.
 
-    Then the bucket or the connection may be wrong. A check of all images knows from `in_order`, its number of images
+    Otherwise the bucket or the connection may be wrong. A check of all images tells by `in_order`, its number of images
     whose objects it has found. Any other check looks at objects of images that it did not check, chosen at random.
     """
     missing = plan.missing(staged.conn, staged.plan)
