@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from include.warehouse.pull import Pull, PullError, TooManyRefused, read_pull
 from include.warehouse.sql_fragments import among, identifiers, key_array, same_key
-from include.warehouse.staging_tables import StagingTables, stage_name
+from include.warehouse.staging_tables import StagingTables
 from include.warehouse.table import RowRefused, Table
 
 # A row's place on its page, its values, and the columns that its record does not name.
@@ -27,6 +27,16 @@ StagedRow = tuple[int, tuple, list[str] | None]
 # Keys and positions may hold times.
 _json = partial(json.dumps, default=str)
 _payload = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def stage_name(source: str, entity: str, purpose: str) -> str:
+    """Return the name of a pull, and of its staging table."""
+    return f"{source}_{entity}_{purpose}"
+
+
+def plan_table(name: str) -> sql.Identifier:
+    """Return the plan's table that belongs to the stage `name`. It stays when the stage is dropped."""
+    return StagingTables(name).plan
 
 
 class Stage:

@@ -13,16 +13,6 @@ from include.warehouse.sql_fragments import identifiers
 from include.warehouse.table import Table
 
 
-def stage_name(source: str, entity: str, purpose: str) -> str:
-    """Return the name of a pull, and of its staging table."""
-    return f"{source}_{entity}_{purpose}"
-
-
-def plan_table(name: str) -> sql.Identifier:
-    """Return the plan's table that belongs to the stage `name`. It stays when the stage is dropped."""
-    return sql.Identifier("staging", f"{name}_plan")
-
-
 @dataclass(frozen=True)
 class StagingTables:
     """The three tables of the pull `name`."""
@@ -35,7 +25,8 @@ class StagingTables:
 
     @property
     def plan(self) -> sql.Identifier:
-        return plan_table(self.name)
+        """The plan (see compare.py). Only this table outlives the pull."""
+        return sql.Identifier("staging", f"{self.name}_plan")
 
     @property
     def refused(self) -> sql.Identifier:

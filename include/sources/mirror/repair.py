@@ -23,7 +23,7 @@ from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.sql_fragments import identifiers, pairs, same_key
-from include.warehouse.staging_tables import plan_table, stage_name
+from include.warehouse.staging import plan_table, stage_name
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import Table
 

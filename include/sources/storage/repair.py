@@ -33,8 +33,7 @@ from include.sources.storage.plan import as_planned
 from include.sources.storage.second_look import count_suspects, settle, suspects_of
 from include.warehouse import fence, rollback, sync_log
 from include.warehouse.sql_fragments import identifiers
-from include.warehouse.staging import Stage
-from include.warehouse.staging_tables import plan_table, stage_name
+from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
 
 log = logging.getLogger(__name__)
