@@ -44,7 +44,7 @@ from plugins.runbook import cron, of_source, runbook
 ENTITIES = ["customers", "invoices", "line_items", "payments", "products", "tickets", "estimates"]
 COMPARE_BOTH_WAYS = flag(
     True,
-    "Look for rows that RepairShopr has not",
+    "Look for rows that RepairShopr does not have",
     "Rows of the copy that the scan never saw. Only a whole scan can tell: untick it for pages.",
     FILTERS,
 )

@@ -12,16 +12,16 @@ decision, or for scheduled runs if the Airflow Variable `nightly_repair_sources`
 error and updated_at of an image, needs `RECONCILE_ENABLED`, has a `sync_id` and can be undone with
 `warehouse_rollback`.
 
-**Missing** is an image whose original, or (status `ready`) whose staged object, is proven to be absent: a complete
-listing lacks it and its own address answers 404, in a bucket that is proven to be there, with a pause in between.
-Before the write both are asked once more. What a run has marked and is there again gets its former status back
-(`heal`).
+**Missing:** an object counts as missing if a complete listing lacks it and its own address answers 404, in a bucket
+that is proven to be there, with a pause in between. Before the write both are asked once more. Each image needs its
+original, and in status `ready` its staged object. An image that a run has marked gets its former status back if its
+objects are there again (`heal`).
 
-**Not proven** is an image that may be right or wrong: its url names another bucket, is missing or can't be read; its
-object is empty, found only under another reading of its url, or gives no answer; LIST and HEAD disagree. It is left
-alone and named in `confidence.unproven`, the others are repaired. An image without an answer first fails `scan` once,
-so that it is asked again. More than 10 % not proven (of a small table more than half): the scan is no evidence and
-fails.
+**Not proven:** an image may be right or wrong if its url names another bucket, is missing or can't be read; if its
+object is empty, found only under another reading of its url, or gives no answer; or if LIST and HEAD disagree. It is
+left alone and named in `confidence.unproven`; the others are repaired. An image without an answer first fails `scan`
+once, so that it is asked again. If more than 10 % of the images (of a small table more than half) are not proven, the
+scan is no evidence and fails.
 
 **Leaves alone:** images changed within the last 15 minutes, images in processing (counted as missing), images in error
 that no run has marked, deleted images, and all that is not proven.
@@ -31,20 +31,20 @@ that no run has marked, deleted images, and all that is not proven.
 ## Steps
 1. `stop_writer`: pool `storage_writer` to 0 slots, wait for the running sync, close the fence.
 2. `scan`: the images against the objects; lists the whole bucket, or asks for single objects where that is cheaper.
-   Of a listing a sample of 64 objects is asked for by HEAD as well, other ones each night.
+   If it lists, it also asks for a sample of 64 objects by HEAD, a new sample each night.
 3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
-   `hold` after a week. `hold` at once: more than 5 images and more than 5 % of those looked at missing, in this run or
-   together with those that unattended runs have marked in the last 7 days; any missing in a bucket that does not show
-   the objects of other images either.
+   `hold` after a week. `hold` at once if more than 5 images, and more than 5 % of those looked at, miss an object, in
+   this run or together with those that unattended runs have marked in the last 7 days; or if any image does, and the
+   bucket does not show the objects of other images either.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
 5. `reconcile`: marks each image that is still as the scan saw it. On a dry run it only logs the plan.
-6. `verify`: do the images show it, read again from the application's database, and are the objects of a sample still
-   missing? If not, the writer is held and the `sync_id` to roll back is named.
+6. `verify`: reads the images again from the application's database. Do they show the new status, and are the objects of
+   a sample still missing? If not, the writer is held and the `sync_id` to roll back is named.
 7. `resume_writer`: fence and pool open again. `report`: the run's summary and its true state.
 
 ## If a task fails
 Its message names the next step. In general:
-- `stop_writer`: *reconciliation is not enabled*: set `RECONCILE_ENABLED` to 1 or leave `dry_run` on, and trigger anew.
+- `stop_writer`: *reconciliation is not enabled*: set `RECONCILE_ENABLED` to 1 or leave `dry_run` on, and trigger again.
   Else clear `stop_writer` with downstream.
 - `scan`: nothing was written, the writer goes on. Clear `scan` with downstream; a retry goes on where
   the last attempt was cut off.

@@ -43,7 +43,8 @@ def require_deciders() -> None:
 def is_decider(name: str | None) -> bool:
     """Return whether the user may answer a hold and roll back, as far as that is known here.
 
-    Who is no user of Airflow came from a shell (`airflow dags trigger`), and has the warehouse's password too.
+    A name that is no user of Airflow may: it comes from a shell (`airflow dags trigger`), where people have the
+    warehouse's password too.
     """
     users = _users() or {}
     return name not in users or users[name] in roles()

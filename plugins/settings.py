@@ -30,7 +30,7 @@ def duration(name: str, default: float, *, most: float) -> float:
     if not 0 <= number <= most:
         raise NoDuration(
             f"the Airflow Variable {name} has to be a number from 0 to {most:g}, and is {value!r}; nothing was"
-            " done. Set it anew or delete it under Admin, Variables, then clear this task with downstream"
+            " done. Set it again or delete it under Admin, Variables, then clear this task with downstream"
         )
     return number
 

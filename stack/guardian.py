@@ -141,7 +141,7 @@ def _work(work: Callable[[Family], None], logs: Path, postgres: Server, guardian
 def _end(find: Callable[[], list[psutil.Process]], grace: float) -> None:
     """Ask the children among the found processes to end, and kill whatever is left after `grace` seconds.
 
-    What a child leaves behind becomes a child, and is asked in its turn.
+    If a child ends and leaves processes behind, these become children and are asked as well.
     """
     deadline = time.monotonic() + grace
     asked: set[int] = set()

@@ -14,9 +14,9 @@ from types import ModuleType
 
 from include.sources import REGISTRY
 from include.sources.mirror.source import Mirror
-from include.warehouse.field_path import split
+from include.warehouse.field_path import lies_in, split
 from include.warehouse.readers import text
-from include.warehouse.table import EXTRA, Column, Table, lies_in
+from include.warehouse.table import EXTRA, Column, Table
 from stack.new_source import (
     REPOSITORY,
     TYPES,
@@ -182,6 +182,7 @@ def _places(source: str, name: str) -> Iterator[_Place]:
     """Find the calls that may make the table."""
     for path in sorted((REPOSITORY / "include" / "sources" / source).rglob("*.py")):
         module = ast.parse(path.read_bytes())
+        # By the name of a function that makes a table: the types of its arguments, and of any further ones.
         makers = {"Table": (["str", "str", "tuple[Column, ...]"], "")}
         makers |= {each.name: _annotations(each) for each in module.body if _makes_a_table(each)}
         for call in ast.walk(module):

@@ -1,6 +1,6 @@
 """Begin a new source: `python -m stack.new_source acme` writes its files, with one list as an example.
 
-With `--tables` only the migration is written anew, from the tables that the source declares by now.
+With `--tables` only the migration is written again, from the tables that the source declares by now.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class WrongDeclaration(Exception):
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m stack.new_source", description=__doc__)
     parser.add_argument("name", help="of the source: its package, schema, connection, and the beginning of its DAGs")
-    parser.add_argument("--tables", action="store_true", help="write the migration anew from the declared tables")
+    parser.add_argument("--tables", action="store_true", help="write the migration again from the declared tables")
     arguments = parser.parse_args()
     try:
         told = write_tables(arguments.name) if arguments.tables else write_source(arguments.name)
@@ -72,9 +72,9 @@ def write_source(name: str) -> list[str]:
     if there:
         raise NotMade(f"{short(there[0])} exists already. Remove it, or take another name")
     texts = {path: filled(template, name=name, title=_title(name)) for path, template in files.items()}
-    for path, written in texts.items():
+    for path, code in texts.items():
         path.parent.mkdir(exist_ok=True)
-        path.write_text(written)
+        path.write_text(code)
     migration = VERSIONS / f"{next_revision()}_{name}.py"
     _write_migration(migration, name)
     todo = {
@@ -85,8 +85,8 @@ def write_source(name: str) -> list[str]:
     }
     written = [(short(path), todo[template]) for path, template in files.items()]
     written += [
-        (short(migration), f"not by hand: make tables NAME={name} writes it anew from the declared tables"),
-        ("docs/dags.md", "not by hand: make docs writes it anew from the DAGs (make new-source does so now)"),
+        (short(migration), f"not by hand: make tables NAME={name} writes it again from the declared tables"),
+        ("docs/dags.md", "not by hand: make docs writes it again from the DAGs (make new-source does so now)"),
         ("README.md", "not by hand: the same for its table of sources"),
     ]
     width = max(len(path) for path, _ in written)
@@ -98,7 +98,7 @@ def write_source(name: str) -> list[str]:
 
 
 def write_tables(name: str) -> list[str]:
-    """Write the source's migration anew; return what to tell. Raises NotMade and WrongDeclaration."""
+    """Write the source's migration again; return what to tell. Raises NotMade and WrongDeclaration."""
     if name not in REGISTRY:
         raise NotMade(f"there is no source {name!r}. Begin it with `make new-source NAME={name}`")
     migrations = sorted(VERSIONS.glob(f"[0-9][0-9][0-9][0-9]_{name}.py"))

@@ -213,7 +213,7 @@ class Postgres(Server):
             time.sleep(0.05)
 
     def _make_folder(self) -> None:
-        """Make the folder and the cluster, unless they exist; an interrupted initdb is begun anew."""
+        """Make the folder and the cluster, unless they exist; an interrupted initdb is begun again."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.data.exists():
             return

@@ -14,10 +14,10 @@ from include.warehouse.roles import OWNER, READ, TASKS
 METADATA, APPLICATION = "metadata", "application"
 ALL = (METADATA, OWNER, TASKS, READ, APPLICATION)
 DATABASES = {"airflow": METADATA, "warehouse": OWNER}
-# What each may do with the warehouse as a database; PUBLIC, which is everybody, nothing.
+# What each role may do with the warehouse as a database. PUBLIC, which is everybody, may do nothing.
 WAREHOUSE_RIGHTS = {TASKS: "CONNECT, TEMPORARY", READ: "CONNECT", APPLICATION: "CONNECT, TEMPORARY, CREATE"}
 
-# What one role for everything has left, goes to the role that it is for. Staging tables are made by tasks.
+# Hand what one role for everything has created to the roles that own it now. Tasks own the staging tables.
 HAND_OVER = """
 DO $$
 DECLARE

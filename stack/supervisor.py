@@ -82,7 +82,7 @@ def _supervise(family: Family, home: Home, postgres: Server, api_port: int) -> N
     simulators = simulated(os.environ)
     crash = home.ended.read_text() if home.ended.exists() else None
     if crash:
-        _tell(f"the last time it did not end as asked: {crash}")
+        _tell(f"the last time it ended without being told to: {crash}")
     postgres.start()
     if postgres.pid:
         family.adopt("postgres", postgres.pid)

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     # sources.
     "stack": {"include.simulators", "include.sources", "include.warehouse", "include.confidence"},
 }
-HOUSE = ("dags", "plugins", "include", "stack", "tests", "benchmarks")
+OUR_FOLDERS = ("dags", "plugins", "include", "stack", "tests", "benchmarks")
 SUBPACKAGES = ("include.sources", "include.simulators")
 
 # Where a source is declared: the only places of the product that name it.
@@ -147,7 +147,9 @@ def test_airflow_imports_the_registration_of_the_pages_and_nothing_else_by_itsel
 
 
 def test_no_module_bends_the_import_path():
-    bending = [name_of(path) for path in files(*HOUSE) if re.search(r"sys\.path\.|sys\.path\s*\+?=", path.read_text())]
+    bending = [
+        name_of(path) for path in files(*OUR_FOLDERS) if re.search(r"sys\.path\.|sys\.path\s*\+?=", path.read_text())
+    ]
     assert bending == []
 
 

@@ -256,7 +256,7 @@ class Bucket:
     ) -> Iterator[Listing]:
         """Yield the pages of all ranges, `workers` ranges at once.
 
-        `positions`: by the index of a range, where to go on; None for a range that is done. Other ranges begin anew.
+        `positions`: by the index of a range, where to go on; None for a range that is done. Other ranges begin again.
         """
         starts = ((index, positions.get(index, {"after": part.start})) for index, part in enumerate(ranges))
         waiting = (start for start in starts if start[1] is not None)

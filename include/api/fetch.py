@@ -41,8 +41,8 @@ def pages(
 
     A doubtful page is fetched once more. Raises RefuseData if the page contradicts its totals even then, or if an
     answer has no rows; PaginationLoop if the list goes in circles; PageLimit if it has more than `limit` pages;
-    ListCapped if it reaches the paginator's `cap`; and whatever `client.send` raises, when the page of that request is
-    due.
+    ListCapped if it reaches the paginator's `cap`; and whatever `client.send` raises. An error is raised when its page
+    is due, after the pages before it.
     """
     position = paginator.start if position is None else position
     if stop is not None and position > stop:
@@ -64,27 +64,31 @@ def pages(
             if loops.ended_before(where, page, past_end=paginator.past_end(page, crawl), has_total=has_total):
                 page = replace(page, next=None)
             crawl = crawl.after(page)
-            if paginator.cap and crawl.rows >= paginator.cap:
-                raise ListCapped(
-                    f"{where}: the API ends this list after {paginator.cap:,} rows, and it has come to as many. What it"
-                    " leaves out is unknown. Let the request ask for less at once, or read another list."
-                )
+            _require_below_cap(where, paginator, crawl)
 
             position = page.next
             at_end = position is None or (stop is not None and position > stop)
-            room = min(workers, limit - number)
-            if not at_end and room:
-                for due in [position, *paginator.ahead(position, crawl, room - 1)]:
-                    if due not in ahead and (stop is None or due <= stop):
-                        ahead[due] = ask(due)
+            may_ask_for = min(workers, limit - number)
+            if not at_end and may_ask_for:
+                for coming in [position, *paginator.ahead(position, crawl, may_ask_for - 1)]:
+                    if coming not in ahead and (stop is None or coming <= stop):
+                        ahead[coming] = ask(coming)
             yield page
             if at_end:
                 return
-            if not room:
+            if not may_ask_for:
                 raise PageLimit(
                     f"{where}: the feed goes on after the limit of {limit} pages. Check the filters of the "
                     "request, or raise the limit."
                 )
+
+
+def _require_below_cap(where: str, paginator: Paginator, crawl: Crawl) -> None:
+    if paginator.cap and crawl.rows >= paginator.cap:
+        raise ListCapped(
+            f"{where}: the API ends this list after {paginator.cap:,} rows, and it has come to as many. What it"
+            " leaves out is unknown. Let the request ask for less at once, or read another list."
+        )
 
 
 def page_request(request: Request, paginator: Paginator, position: Position) -> Request:
@@ -158,10 +162,10 @@ def _outcome(future: Future[Answer]) -> Answer | ApiError:
         return error
 
 
-def _page(where: str, paginator: Paginator, due: Future[Answer], position: Position, crawl: Crawl) -> Page:
-    """Return the page when its answer has come. The API's own 404 past the end of the list is an empty page."""
+def _page(where: str, paginator: Paginator, answer: Future[Answer], position: Position, crawl: Crawl) -> Page:
+    """Wait for the answer and return its page. The API's own 404 past the end of the list is an empty page."""
     try:
-        return _read(where, paginator, due.result(), position, crawl)
+        return _read(where, paginator, answer.result(), position, crawl)
     except NotFound:
         end = Page(position, [], None)
         if position == paginator.start or not paginator.may_be_past_end(end, crawl):

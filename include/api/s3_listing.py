@@ -18,7 +18,7 @@ from botocore.client import BaseClient
 PAGE = "Page"
 # The error code that a page gets if it can't be read.
 UNREADABLE = "UnreadableListing"
-# Of so many objects of a page all fields are kept.
+# The number of objects on each page whose fields are all kept.
 SAMPLE = 10
 
 _START = re.compile(
@@ -138,7 +138,7 @@ def fields_of(sample: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _fields(element: ElementTree.Element) -> dict[str, Any]:
-    """Return the fields of an element, without namespaces. Of repeated ones the last stands for all."""
+    """Return the fields of an element, without namespaces. If a field is repeated, its last value counts."""
     return {each.tag.rpartition("}")[2]: _fields(each) if len(each) else each.text or "" for each in element}
 
 

@@ -115,7 +115,7 @@ class TimedResponse(http.client.HTTPResponse):
 def pools_by_scheme(
     http: type[HTTPConnectionPool], https: type[HTTPSConnectionPool], response: type[TimedResponse]
 ) -> dict[str, type[HTTPConnectionPool]]:
-    """Return, by scheme, these pools of connections with answers of the class `response`."""
+    """Return subclasses of the two pools, by scheme, whose connections read answers as `response`."""
 
     def with_response(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
         class Connection(pool.ConnectionCls):

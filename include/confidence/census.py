@@ -1,14 +1,14 @@
 """The census of fields: which fields the records of a source have, in which types. Pure counting; it keeps no values.
 
 A record's shape is its keys with the types of their values. Shapes seldom change, so a record costs one look in a
-dictionary of shapes; the fields are added up from the shapes later. Of a long list not each record is counted: what is
-rare there is seen by the sync that brings it.
+dictionary of shapes; the fields are added up from the shapes later. In a long list not every record is counted: a rare
+field is noticed by the sync that brings it.
 """
 
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from include.confidence.field_counts import NULL, TYPES, Counted, FieldCount, Questions, Reader, Record, value_at
@@ -135,19 +135,23 @@ class Census:
 
     def counted(self) -> Counted:
         """Return what was counted so far."""
-        fields = {}
-        for place in self._places.values():
+        places = self._places.values()
+        for place in places:
             place.add_up()
-            paths = {join(place.path, key): types for key, types in place.fields.items()}
-            for path, types in (paths | place.lists).items():
-                if types and path not in self.questions.added:
-                    fields[self._sent(path)] = self._field(place, path, types)
-        maps = frozenset(self._sent(place.path) for place in self._places.values() if place.is_map)
-        objects = {self._sent(place.path): place.objects for place in self._places.values()}
+        fields = {field.path: field for place in places for field in self._fields_at(place)}
+        maps = frozenset(self._vendor_path(place.path) for place in places if place.is_map)
+        objects = {self._vendor_path(place.path): place.objects for place in places}
         return Counted(objects, fields, maps, self._cut)
 
-    def _sent(self, path: str) -> str:
-        """Return the path as the vendor has it."""
+    def _fields_at(self, place: _Place) -> Iterator[FieldCount]:
+        """Yield the fields of the objects at a place, and the elements of their lists, without fields of our own."""
+        fields = {join(place.path, key): types for key, types in place.fields.items()}
+        for path, types in (fields | place.lists).items():
+            if types and path not in self.questions.added:
+                yield self._field(place, path, types)
+
+    def _vendor_path(self, path: str) -> str:
+        """Return the path under the vendor's own name, if our readers renamed a field in it (`Questions.aside`)."""
         for name, sent in self.questions.aside.items():
             if path == name or path.startswith((f"{name}.", f"{name}[]")):
                 return sent + path.removeprefix(name)
@@ -155,8 +159,8 @@ class Census:
 
     def _field(self, place: _Place, path: str, types: Counter[str]) -> FieldCount:
         return FieldCount(
-            self._sent(path),
-            self._sent(place.path),
+            self._vendor_path(path),
+            self._vendor_path(place.path),
             place.objects,
             min(sum(types.values()), place.objects),
             frozenset(types),
@@ -248,7 +252,10 @@ class Census:
             elements.place = self._place(elements.path, elements.depth)
 
     def _as_sent(self, row: Record, first: Record) -> Record:
-        """Return a nested row with the vendor's own values, where `first` does not have our values yet."""
+        """Return a nested row as the vendor sent it: fields that our code renamed have the vendor's names again.
+
+        Fields whose present name `first` has too stay, since our code has then filled in `first` as well.
+        """
         return {**row, **{sent: row[name] for name, sent in self.questions.aside.items() if name in row.keys() - first}}
 
     def _remember_shape(self, place: _Place, record: Record) -> _Shape:
@@ -343,7 +350,7 @@ def _can_read(read: Reader, value: Any) -> bool:
 def _usual_type(types: Counter[str]) -> str:
     """Return the type of nearly all values; empty if there is none. Null is no value.
 
-    Of two types that come in turn, now one and now the other would be that of most values, and each a change.
+    A simple majority would not do: if a field alternates between two types, its usual type would flip with each scan.
     """
     return next((name for name, count in types.items() if name != NULL and count > USUAL * _values(types)), "")
 
@@ -354,5 +361,5 @@ def _values(types: Counter[str]) -> int:
 
 
 def _holds_data(place: _Place, record: Record) -> bool:
-    """Return whether the keys of an object are data."""
+    """Return whether the keys of an object are data, such as ids: there are too many, or one looks like data."""
     return len(place.fields.keys() | record.keys()) > MAX_KEYS or any(map(DATA_KEY.search, record))

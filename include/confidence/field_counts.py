@@ -31,8 +31,7 @@ class Questions:
     - `opaque`: paths whose content one column keeps as a whole, so that nothing in it can be lost
     - `codes`: paths of enumerations, whose values are kept
     - `added`: fields that our own code puts into the records; they don't count
-    - `aside`: by its name in the records or in their nested rows, the vendor's name of a field that has the name of an
-      added one
+    - `aside`: vendor fields that our readers renamed because an added field has their name: {our name: vendor's name}
     """
 
     readers: Mapping[str, Reader] = field(default_factory=dict)

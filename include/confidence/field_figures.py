@@ -13,13 +13,11 @@ from include.confidence.field_changes import (
     KnownField,
     State,
     find_changes,
-    known_fields,
     limit_fields,
     merge_renames,
-    save_census,
-    save_changes,
 )
 from include.confidence.field_counts import Counted
+from include.confidence.field_store import known_fields, save_census, save_changes
 from include.confidence.policy.fields_lost import lost_examples
 from include.confidence.summary import MAX_EXAMPLES, ForensicSummary
 

@@ -135,8 +135,8 @@ def assess_proofs(source: str, proofs: Sequence[Proof], limits: Limits, now: dat
             (now - proof.proven_at).total_seconds(),
             limits.proof.total_seconds(),
             f"the newest proof of {source}.{proof.entity} is {_text(now - proof.proven_at)} old, above its limit"
-            f" {_text(limits.proof)}. Drift since then is not known. Trigger {source}_reconcile, which by hand scans"
-            " everything. If its nights fail, mend that; if they put the entity off, raise the Airflow Variable"
+            f" {_text(limits.proof)}. Nobody knows what has drifted since. Trigger {source}_reconcile: a run by hand"
+            " scans everything. If its nights fail, mend that; if they put the entity off, raise the Airflow Variable"
             " stop_budget_minutes",
         )
         for proof in proofs

@@ -76,8 +76,8 @@ def save_judgement(conn: Connection, summary: ForensicSummary, judgement: Judgem
     held, replaced = found
     if replaced:
         raise PlanGone(
-            f"{summary.entity} was scanned anew since it left these figures, which are no evidence any more: clear scan"
-            " with downstream"
+            f"{summary.entity} was scanned again after it left these figures, which are no evidence any more: clear"
+            " scan with downstream"
         )
     if held:
         return

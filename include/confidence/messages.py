@@ -147,13 +147,13 @@ def of_fields(source: str, run: str, changes: Sequence[str], link: str) -> Event
 def of_lost_report(source: str, run: str, failure: Failure, link: str) -> Event:
     """Return the event that `report` could not find out how a run has ended."""
     consequence = "whether the writer runs is not known; if the run had stopped it, it stays stopped"
-    next_step = "bring back what can't be reached, then clear resume_writer with downstream"
+    next_step = "make both reachable again, then clear resume_writer with downstream"
     return Event(
         f"{Kind.NO_REPORT}/{run}",
         Kind.NO_REPORT,
         source,
         run,
-        f"{source}: warehouse or Airflow API not to be reached at the end of a run",
+        f"{source}: the warehouse or Airflow's API could not be reached at the end of a run",
         _text([str(failure)], consequence, next_step, run, link),
     )
 
@@ -257,7 +257,7 @@ def of_lost_watch(run: str, failure: Failure, link: str) -> Event:
 def of_crash(what: str, link: str) -> Event:
     """Return the event for a crash of the whole stack. `what` says which process ended, when and how."""
     consequence = (
-        "until this start nothing was synced, scanned or watched; what was at work is tried again or has failed"
+        "until this start nothing was synced, scanned or watched; running tasks are tried again or have failed"
     )
     next_step = "look at the log that the reason names, and whether the last runs have ended well"
     return Event(
@@ -266,7 +266,7 @@ def of_crash(what: str, link: str) -> Event:
         WATCH,
         WATCH,
         "Airflow is running again after a crash",
-        _text([f"the stack did not end as asked: {what}"], consequence, next_step, WATCH, link),
+        _text([f"the stack ended without being told to: {what}"], consequence, next_step, WATCH, link),
     )
 
 
@@ -296,7 +296,7 @@ def _not_done(facts: RunFacts, gap: Gap) -> Event:
         Kind.NOT_DONE,
         facts.source,
         facts.run,
-        f"{facts.source}: {gap.step} is not done, whatever its task looks like",
+        f"{facts.source}: {gap.step} was not done, although no task failed",
         _text([gap.what], f"{gap.consequence}; {_standing(facts.writer)}", gap.next_step, facts.run, facts.link),
     )
 
@@ -332,7 +332,7 @@ def _classified(facts: RunFacts) -> tuple[Kind, str, str]:
     errors = {failure.error for failure in facts.failures}
     match facts.failed:
         case "stop_writer" if "DrainTimeout" in errors:
-            return Kind.DRAIN, "the writer did not come to rest in time", "nothing was scanned or written"
+            return Kind.DRAIN, "the writer did not stop in time", "nothing was scanned or written"
         case "scan":
             return Kind.SCAN, "scan failed or incomplete", "no evidence, so nothing was judged or written"
         case "reconcile" if held and "FenceError" not in errors:
@@ -342,11 +342,11 @@ def _classified(facts: RunFacts) -> tuple[Kind, str, str]:
             return Kind.REPAIR, "repair failed", "nothing was applied, or only what its log names"
         case "verify" if held:
             consequence = f"the repair was applied under sync_id {facts.sync_id}, which can be rolled back"
-            return Kind.WORSE, "the repair made it worse", consequence
+            return Kind.WORSE, "the repair made the copy worse", consequence
         case "resume_writer" if facts.decision == Decision.KEEP:
             return Kind.UNANSWERED, "nobody has decided about the hold", "nothing was repaired"
         case "resume_writer":
-            return Kind.NOT_RESUMED, "the writer could not be let run again", "the steps before were done"
+            return Kind.NOT_RESUMED, "the writer could not be started again", "the steps before were done"
     return Kind.FAILED, f"{facts.failed} failed", "the run did not get to its end"
 
 

@@ -25,7 +25,7 @@ def note(conn: Connection, event: Event) -> None:
 
 
 def end(conn: Connection, source: str, kinds: Collection[Kind], still: Collection[str]) -> None:
-    """End the source's events of these kinds, except those with keys in `still`. An ended event can be sent anew."""
+    """End the source's events of these kinds, except those with keys in `still`. An ended event can be sent again."""
     conn.execute(
         """
         UPDATE confidence.notification SET ended_at = clock_timestamp()

@@ -113,7 +113,7 @@ class Evidence:
     def repair(self) -> Repair | None:
         """The newest repair that began after the first of the scans; None if there is none.
 
-        Of an earlier repair the scans have seen the result.
+        An earlier repair is left out: the scans have looked at what it wrote.
         """
         scanned_at = min((scan.scanned_at for scan in self.scans), default=None)
         found = [repair for repair in self.repairs if scanned_at is None or repair.started_at > scanned_at]

@@ -66,8 +66,8 @@ def put_off_now(conn: Connection, source: str, proofs: Sequence[Proof]) -> tuple
         return tuple(cursor.execute(PUT_OFF_NOW, [entities, times, source]).fetchall())
 
 
-# A run by hand proves an entity too if it looks at what scheduled runs look at. Of the last three scans the longest
-# counts: one that went on where an earlier attempt was cut off looks shorter than it is.
+# A run by hand proves an entity too if it looks at what scheduled runs look at. The longest of
+# the last three scans counts: a scan that went on after an earlier attempt looks shorter than it is.
 PROOFS = """
 SELECT e.entity, newest.scanned_at AS proven_at, took.seconds
 FROM unnest(%(entities)s::text[]) WITH ORDINALITY AS e (entity, place)

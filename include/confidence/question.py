@@ -1,7 +1,6 @@
-"""The question about a hold: what is wrong, since when, and what each answer would do, in whole sentences."""
+"""The question about a hold: what is wrong, since when, and what is planned. `question_text.py` puts it into a text."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -23,13 +22,8 @@ OPTIONS = {
     "Resume without repair": Decision.RESUME,
     "Repair, then resume": Decision.REPAIR,
 }
-# The largest number of lines in a message.
-LINES = 40
-# The largest number of facts that a question names of an entity; the page of its plan has all.
+# The largest number of facts that a question names for an entity; the page of its plan has all.
 PATTERNS = 3
-# The heading of the answers, and one of them with what it would do.
-ANSWERS = "### The answers"
-ANSWER = re.compile(r"- \*\*(?P<option>[^*]+)\*\*: (?P<consequence>.+)")
 
 
 @dataclass(frozen=True)
@@ -109,118 +103,6 @@ def read(
     )
 
 
-def markdown(question: Question) -> str:
-    """Return the question for Airflow's page of required actions."""
-    return "\n".join(_lines(question))
-
-
-def plain(question: Question) -> list[str]:
-    """Return the question in lines for a message, without Markdown."""
-    lines = [_plain(line) for line in _lines(question) if line]
-    left = len(lines) - LINES
-    return lines if left <= 0 else [*lines[:LINES], f"and {left} more lines, under the link"]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The Markdown of a question in parts: what comes before the answers, what each would do by its name, the rest."""
-
-    before: str
-    answers: Mapping[str, str]
-    after: str
-
-
-def parts(text: str) -> Parts:
-    """Return the parts of a question's Markdown."""
-    before, _, rest = text.partition(f"{ANSWERS}\n")
-    found = [(ANSWER.fullmatch(line), line) for line in rest.splitlines()]
-    return Parts(
-        before,
-        {match["option"]: match["consequence"] for match, _ in found if match},
-        "\n".join(line for match, line in found if not match),
-    )
-
-
-def _lines(question: Question) -> list[str]:
-    """Return the whole question in lines of Markdown."""
-    lines = [_situation(question)]
-    if question.earlier:
-        lines += ["", question.earlier]
-    for held in question.held:
-        lines += ["", *_hold_lines(held)]
-    lines += ["", "### What a repair would write", *_plans(question.plans)]
-    return [
-        *lines,
-        "",
-        ANSWERS,
-        *_answers(question),
-        "",
-        "If another run of the runbook waits behind this one, it begins when you have answered. It scans again, and"
-        " asks again if it finds drift that was neither repaired nor accepted.",
-    ]
-
-
-def _situation(question: Question) -> str:
-    """Say since when nothing is synced, how far the copy is behind, and what happens without an answer."""
-    writer, behind = question.writer, ""
-    if question.behind is not None and question.behind >= timedelta(minutes=1):
-        behind = f" When this was asked, the copy was {_span(question.behind)} behind its source."
-    return (
-        f"Nothing has been synced to the copy of `{writer.source}` since {_time(writer.since)}, and nothing will be"
-        f" until you answer.{behind} Unanswered for {question.hours:g} hours, the writer stays stopped and this run"
-        " fails."
-    )
-
-
-def _hold_lines(held: Held) -> Iterator[str]:
-    """Yield a heading and what is worse, since when, and what stands out."""
-    scope = "" if held.scope == "all" else f" ({held.scope})"
-    again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
-    yield f"### {held.entity}{scope}"
-    yield from (f"- {sentence}" for sentence in held.sentences)
-    yield f"- First seen by the scan of {_time(held.since)}{again}."
-    yield from (f"- What stands out{pattern}." for pattern in held.patterns)
-    if held.nothing_in_common:
-        yield "- Nothing stands out: the rows to change have nothing in common that sets them apart from the others."
-
-
-def _answers(question: Question) -> Iterator[str]:
-    """Yield what each answer would do."""
-    changes = sum(scan.plan.rows for scan, _ in question.plans)
-    are_made = "the change above is made" if changes == 1 else f"the {changes:,} changes above are made"
-    leave_out = (
-        " You may leave out entities: those are not repaired, and their figures become the new baseline. There is one"
-        " writer, so it runs again for them too: to keep it stopped for one, choose *Keep stopped*. While their repair"
-        " is above its limit, the next run asks about them."
-    )
-    again = (
-        "but the next run asks again while a repair is above its limit"
-        if any(held.asks_again for held in question.held)
-        else "so the same drift is not asked about again"
-    )
-    yield (
-        "- **Keep stopped**: nothing is written, and the writer stays stopped. This run fails. The next run of the"
-        " runbook scans again, and asks again if it still finds this. To answer before that, press *Ask me again* on"
-        f" the page of {question.writer.source}."
-    )
-    yield (
-        "- **Resume without repair**: nothing is repaired, so copy and source stay different. The figures above become"
-        f" the new baseline, {again}. The writer runs again: it brings what changes at the source, right or wrong, and"
-        " deletes nothing without proof."
-    )
-    if changes:
-        yield (
-            f"- **Repair, then resume**: {are_made}, also if this run is a dry run, and the writer runs again."
-            f" {question.after_repair} The repair gets a sync_id, by which it can be rolled back."
-            f"{leave_out if len(question.planned) > 1 else ''}"
-        )
-    else:
-        yield (
-            "- **Repair, then resume**: no change is planned, so nothing is written. The writer runs again, and"
-            " the next run asks if it still finds this."
-        )
-
-
 def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
     """Return how the last question was answered, if no other run was judged since."""
     found = questions.answered_before(conn, writer.source, writer.run)
@@ -228,7 +110,7 @@ def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
         return ""
     if found.decided_by == NOBODY:
         return (
-            f"Nobody answered the question of {_time(found.asked_at)} in time, so the writer stayed stopped."
+            f"Nobody answered the question of {time_text(found.asked_at)} in time, so the writer stayed stopped."
             f" {_seen(found, holds)}"
         )
     option = next(words for words, decision in OPTIONS.items() if decision == found.decision)
@@ -238,24 +120,14 @@ def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
     repair = run_evidence.read(conn, writer.source, found.run, ()).repair
     done = f" That repair is sync {repair.sync_id} ({repair.state})." if repair and found.decision == "repair" else ""
     return (
-        f"The question of {_time(found.asked_at)} was answered by {found.decided_by} at {_time(found.decided_at)}:"
-        f" **{option}**{without}.{reason}{done} {_seen(found, holds)}"
+        f"The question of {time_text(found.asked_at)} was answered by {found.decided_by} at"
+        f" {time_text(found.decided_at)}: **{option}**{without}.{reason}{done} {_seen(found, holds)}"
     )
 
 
 def _seen(answered: questions.Asked, holds: Sequence[Hold]) -> str:
     newer = all(hold.scanned_at > answered.decided_at for hold in holds)
     return "What is below was found after that." if newer else "What is below was known then."
-
-
-def _plans(plans: Sequence[tuple[Scan, str]]) -> list[str]:
-    if not plans:
-        return ["Nothing: no proven change is planned."]
-    return [
-        f"- [{scan.entity}]({link}): {scan.plan.insert:,} rows to insert, {scan.plan.update:,} to update,"
-        f" {scan.plan.delete:,} to delete; {scan.live_rows:,} live rows were looked at."
-        for scan, link in plans
-    ]
 
 
 def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, str]) -> Held:
@@ -265,7 +137,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
     with conn.cursor(row_factory=tuple_row) as cursor:
         since, runs = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
     sentences = [sentence for gate in worse for sentence in _sentences(gate, texts)]
-    # What went wrong with a repair is no gate's reason.
+    # A hold may have other reasons than those of gates, such as a repair that went wrong.
     told, figures = "; ".join(gate.reason or "" for gate in worse), tuple(f"{gate.metric} is " for gate in worse)
     others = [reason for reason in hold.reasons if reason not in told and not reason.startswith(figures)]
     sentences += [f"{reason[:1].upper()}{reason[1:].rstrip('.')}." for reason in others]
@@ -300,31 +172,15 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     known = {"up to {:,.10g} would pass": gate.limit, "{:,.10g} is usual": gate.baseline}
     limits = ", ".join(words.format(figure) for words, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {what} (`{gate.metric}`{f'; {limits}' if limits else ''})."
-    # Many reasons repeat the figures first. Of a figure that only warns, the rest is about other nights than this one.
+    # Many reasons repeat the figures first. If the figure only warns, the rest of the reason is about other nights.
     if reason.startswith(gate.metric):
         reason = reason.partition(": ")[2] if gate.verdict == Verdict.HOLD else ""
     return [first, *([f"{reason[:1].upper()}{reason[1:].rstrip('.')}."] if reason else [])]
 
 
-def _plain(line: str) -> str:
-    text = re.sub(r"\[([^\]]*)\]\(([^)]*)\)", r"\1 (\2)", re.sub(r"\*+|`", "", line))
-    return text.removeprefix("### ")
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _time(at: datetime) -> str:
+def time_text(at: datetime) -> str:
+    """Return a time as people read it in a question."""
     return f"{at:%Y-%m-%d %H:%M %Z}"
-
-
-def _span(time: timedelta) -> str:
-    minutes = round(time.total_seconds() / 60)
-    days, hours = divmod(minutes // 60, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 # The runs since the last one in which none of these metrics was too high.

@@ -105,7 +105,7 @@ def _problem(summary: ForensicSummary, recorded: _RecordedScan | None, writer: f
     if summary.incomplete:
         return f"has no evidence ({summary.incomplete})"
     if recorded is None or recorded.rescanned or recorded.evidence != summary.evidence:
-        return "was scanned anew since, or its evidence is not in the warehouse"
+        return "was scanned again since, or its evidence is not in the warehouse"
     if judged and recorded.verdict is None:
         return "was not judged: gate_check did not get to its end, however its task looks"
     if judged and recorded.verdict == Verdict.HOLD and recorded.decision != Decision.REPAIR:

@@ -215,7 +215,7 @@ def _writer(facts: Facts) -> Iterator[Finding]:
             code=Code.STUCK,
             what=f"the {writer}, and no task of that run has begun or ended for {_minutes(STUCK)} minutes",
             consequence="nothing is synced until it goes on",
-            next_step="look at its next task in Airflow, which says what it waits for, as for slots of a pool",
+            next_step="look at its next task in Airflow, which says what it waits for, such as slots of a pool",
         )
 
 
@@ -244,7 +244,7 @@ def _pool(facts: Facts) -> Iterator[Finding]:
         None,
         f"the pool {name} is missing",
         "no sync can start",
-        f"trigger {_runbook(facts)}, which makes it anew, or create it under Admin, Pools ({facts.declared})",
+        f"trigger {_runbook(facts)}, which creates it again, or create it under Admin, Pools ({facts.declared})",
     )
     if pool is None:
         yield found
@@ -271,7 +271,7 @@ def _pool(facts: Facts) -> Iterator[Finding]:
             code=Code.POOL_CHANGED,
             subject=f"{writer.epoch}/{pool}",
             what=f"the pool {name} has {pool} instead of {facts.declared}",
-            consequence="a stop may not wait for all tasks; of two syncs at once the earlier fails, and loses nothing",
+            consequence="a stop may not wait for all tasks; if two syncs run at once, one fails and loses nothing",
             next_step=f"set it to {facts.declared} under Admin, Pools",
         )
 
@@ -354,7 +354,7 @@ def _unjudged(facts: Facts, work: UnfinishedWork) -> Finding | None:
         work.run.name,
         work.run.name,
         f"the run {work.run.name} looks well, but nobody has judged its last scans of {work.subject}",
-        "whether the drift is worse than before is not known, whatever the run looks like",
+        "nobody knows whether the drift is worse than before",
         f"clear scan of that run with downstream, or trigger {_runbook(facts)}",
     )
 
@@ -367,7 +367,7 @@ def _unverified(facts: Facts, work: UnfinishedWork) -> Finding:
         work.subject,
         work.run.name,
         f"the repair {work.subject} of the run {work.run.name} was applied, and nobody has verified it",
-        "whether the copy is right since then is not known",
+        "nobody knows whether the copy is right since then",
         f"trigger {_runbook(facts)}, a dry run is enough: its scans look at every row",
         work.told,
     )

@@ -15,7 +15,7 @@ from include.confidence.field_changes import State
 from include.confidence.field_counts import TYPES, Questions, Record
 from include.confidence.field_figures import Declaration, FieldFigures, figures, keep_counts, total
 from include.sources.base import ReadAnswer
-from include.warehouse.table import lies_in
+from include.warehouse.field_path import lies_in
 
 
 class AnswerCensus:

@@ -92,8 +92,8 @@ class Context(Protocol):
 class LeftOut:
     """What the lists of an entity leave out unless they are asked for it, such as archived or inactive records.
 
-    - `asked_for`: by what the lists would leave out, the name of the parameter that asks for it
-    - `missing`: by what is left out even so, the reason. The copy lacks it.
+    - `asked_for`: {what the lists would leave out: the name of the parameter that asks for it}
+    - `missing`: {what they leave out all the same, so that the copy lacks it: why}
 
     Raises ValueError if a parameter or a reason is missing.
     """
@@ -114,14 +114,14 @@ NOTHING = LeftOut()
 
 @dataclass(frozen=True)
 class ReadAnswer:
-    """What is read of an answer, or of a part of one, whose records no table has.
+    """Which fields of an answer are read, if no table has its records. The answer may be a part of another one.
 
     - `answer`: which of the vendor's answers it is, in words
-    - `read`: by field, what it is read for
-    - `ignored`: by field, the reason why it is not
+    - `read`: {field: what it is read for}
+    - `ignored`: {field: why it is ignored}
     - `rest`: why all other fields that the vendor may send are ignored
     - `counted_as`: the name under which the census has the fields; empty if nothing counts them
-    - `types`: by field that is read, the only type that can be, by its name in the census
+    - `types`: {field that is read: the only type that can be read, by its name in the census}
     - `enumerations`: the fields with a small set of the vendor's words, which the census keeps
 
     Raises ValueError if a reason is missing, a field is both read and ignored, or `types` names one that is not read.
@@ -275,8 +275,8 @@ def require_lookback(name: str, lookback: timedelta, every: timedelta) -> None:
 def policies(entity: ScannedEntity) -> list[Policy]:
     """Return all policies that judge the entity: its own gates, `Growth` for each trend, those of every entity.
 
-    A trend whose metric has its own `Growth` among the gates gets no other. The added one allows no more rows than the
-    trend.
+    A trend whose metric has a `Growth` among the gates already gets no other. An added `Growth` allows no more rows
+    than its trend.
     """
     own = {gate.metric for gate in entity.gates if isinstance(gate, Growth)}
     trends = [gate for gate in entity.gates if isinstance(gate, Trend) and gate.metric not in own]

@@ -9,15 +9,16 @@ LIFT, UNLIKELY = 2, math.log(1e6)
 
 
 def drawn(planned: int, of: int, present: int, rows: int) -> float:
-    """Return how unlikely it is that of `of` rows drawn from the table so many have the fact, as a natural logarithm.
+    """Return how unlikely it is that at least `planned` of `of` rows have the fact, if they are drawn by chance.
 
-    The table has `rows`, the planned ones among them; `present` of all these have the fact.
+    As a natural logarithm. They are drawn from the table, which has `rows`; `present` of these have the fact. 0 if the
+    planned rows have it no more often than all rows, or if the numbers contradict each other.
     """
-    others = (rows - of, present - planned)
-    if min(others) < 0 or others[1] > others[0] or planned * rows <= of * present:
+    others, others_present = rows - of, present - planned
+    if not 0 <= others_present <= others or planned * rows <= of * present:
         return 0.0
     exactly = _choices(present, planned) + _choices(rows - present, of - planned) - _choices(rows, of)
-    # So many or more: of these numbers, none is more likely than the least.
+    # "At least" means `planned`, `planned` + 1, ... up to `of`. None of these is more likely than `planned` itself.
     return max(0.0, -exactly - math.log(of - planned + 1))
 
 

@@ -20,8 +20,8 @@ delete, the row as the copy has it. These columns describe the change:
 | `due` | The row lacks only what was not kept when it was written; see below. |
 | `stale` | The source showed an older version than the copy has; never applied. |
 
-A row is due if it was written before its table had the column `extra`, or a column that `extra` could not fill. That is
-no drift: a full sync brings it, without a second look, since it overwrites nothing, as if it inserted a row.
+A row is due if it was written before its table had the column `extra`, or another column that `extra` could not fill,
+and lacks only that. This is no drift. A full sync fills the column without a second look, since it overwrites nothing.
 """
 
 from collections import Counter
@@ -31,12 +31,19 @@ from datetime import datetime
 
 from psycopg import sql
 
-from include.warehouse.readers import instant, structure, unix_time
+from include.warehouse.row_conditions import (
+    alive,
+    due,
+    is_ahead,
+    lost_nothing,
+    lost_value,
+    newer,
+    newly_deleted,
+    version_columns,
+    young,
+)
 from include.warehouse.sql_fragments import identifiers, key_object, same_key
 from include.warehouse.staging import Stage
-from include.warehouse.table import EXTRA, Table
-
-TOMORROW = sql.SQL("clock_timestamp() + interval '1 day'")
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,8 @@ class Repeats:
 def drop_repeats(stage: Stage, *, newest_first: bool = False) -> Repeats:
     """Delete all rows but one for each key from the stage; return how many were deleted.
 
-    The row with the newest version stays; if several have it, the one that was listed last, or first if the list shows
-    the `newest_first`.
+    The row with the newest version stays. If several have it, the one that was listed last stays, or with
+    `newest_first` the one that was listed first.
     """
     table = stage.table
     newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in version_columns(table)]
@@ -97,15 +104,15 @@ def plan_writes(
             plan=stage.plan,
             columns=identifiers(table.names),
             s_columns=identifiers(table.names, "s"),
-            alive=_alive(table.key),
-            young=_young(table.moment, young_after),
+            alive=alive(table.key),
+            young=young(table.moment, young_after),
             ahead=is_ahead(table, "s"),
             copy_ahead=is_ahead(table, "t"),
-            stale=_versions(table, "<"),
-            newer=_versions(table, ">"),
-            lost_value=_lost_value(table),
-            newly_deleted=_newly_deleted(table),
-            due=only_kept_before(table, stage.pull.source),
+            stale=newer(table, "t", "s"),
+            newer=newer(table, "s", "t"),
+            lost_value=lost_value(table),
+            newly_deleted=newly_deleted(table),
+            due=due(table, stage.pull.source),
             older=sql.Literal(older),
             doubtful=sql.Literal(doubtful),
             only=only or sql.SQL("true"),
@@ -155,7 +162,7 @@ def confirm_gained(stage: Stage, *, sample: int, unless: sql.Composable | None =
         "plan": stage.plan,
         "target": stage.table.sql,
         "same": same_key(stage.table.key, "t", "s"),
-        "lost_nothing": _lost_nothing(stage.table),
+        "lost_nothing": lost_nothing(stage.table),
         "unless": unless or sql.SQL("false"),
     }
     confirmed, unproven = stage.conn.execute(sql.SQL(LOOKED_AT).format(**parts)).fetchone()
@@ -204,160 +211,6 @@ def live_rows(stage: Stage) -> int:
     query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL").format(stage.table.sql)
     return stage.conn.execute(query).fetchone()[0]
 
-
-def _alive(key: tuple[str, ...]) -> sql.Composed:
-    """Return the SQL condition that the copy has the row `t`, and not as a tombstone."""
-    return sql.SQL("(t.{} IS NOT NULL AND t.deleted_at IS NULL)").format(sql.Identifier(key[0]))
-
-
-def _young(moment: str | None, after: datetime | sql.Composable | None) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` changed later than `after`; false without a time to compare."""
-    if moment is None or after is None:
-        return sql.SQL("false")
-    # No sync brings a row whose time of change is more than a day ahead. Such a row counts as drift.
-    return sql.SQL("(s.{0} > {1} AND s.{0} < {2})").format(
-        sql.Identifier(moment), after if isinstance(after, sql.Composable) else sql.Literal(after), TOMORROW
-    )
-
-
-def is_ahead(table: Table, qualifier: str) -> sql.Composable:
-    """Return the SQL condition that the row has changed more than a day from now.
-
-    If that is false, every true version would count as older than this one.
-    """
-    times = [column.name for column in table.columns if column.read in (instant, unix_time)]
-    conditions = [
-        sql.SQL("{} > {}").format(sql.Identifier(qualifier, name), TOMORROW)
-        for name in version_columns(table)
-        if name in times
-    ]
-    return sql.SQL("coalesce({}, false)").format(sql.SQL(" OR ").join([*conditions, sql.SQL("false")]))
-
-
-def _versions(table: Table, comparison: str) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` is older (<) or newer (>) than the copy's row `t`.
-
-    The first version column that both rows fill decides. If there is none, the condition is false.
-    """
-    names = version_columns(table)
-    comparisons = [sql.SQL("s.{0} {1} t.{0}").format(sql.Identifier(name), sql.SQL(comparison)) for name in names]
-    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*comparisons, sql.SQL("false")]))
-
-
-def newer(table: Table, record: str, copy: str) -> sql.Composable:
-    """Return the SQL condition that the row `record` has a newer version than the row `copy`.
-
-    The first version column that both rows fill decides. If there is none, the condition is false.
-    """
-    comparisons = [
-        sql.SQL("{} > {}").format(sql.Identifier(record, name), sql.Identifier(copy, name))
-        for name in version_columns(table)
-    ]
-    return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*comparisons, sql.SQL("false")]))
-
-
-def version_columns(table: Table) -> list[str]:
-    """Return the columns that tell an older version from a newer one, the decisive one first."""
-    return [name for name in (table.version, table.changed) if name]
-
-
-def poorer(table: Table) -> sql.Composable:
-    """Return the SQL condition that the staged record `s` leaves out a column in which the copy's row `t` has a value.
-
-    A column counts as left out if the source's record does not name it at all; an explicit null is a value here.
-    """
-    lost = [
-        sql.SQL("{} = ANY (s._lacks) AND t.{} IS NOT NULL").format(sql.Literal(name), sql.Identifier(name))
-        for name in table.compared
-    ]
-    return sql.SQL("(s._lacks IS NOT NULL AND ({}))").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
-
-
-def only_kept_before(table: Table, source: str) -> sql.Composable:
-    """Return the SQL condition that the copy's row `t` lacks only what was not kept when it was written.
-
-    That is `extra`, or a column that was `added_later`. `s` is the row as the source shows it, and differs from `t`.
-    """
-    gained = {column.name: _gained_column(table, column.name) for column in table.columns if column.added_later}
-    if table.keeps_extra:
-        gained[EXTRA] = sql.SQL(GAINED_EXTRA).format(source=sql.Literal(source))
-    if not gained:
-        return sql.SQL("false")
-    same = {name: sql.SQL("s.{0} IS NOT DISTINCT FROM t.{0}").format(sql.Identifier(name)) for name in table.compared}
-    either = [sql.SQL("({} OR {})").format(same[name], gained.get(name, sql.SQL("false"))) for name in table.compared]
-    return sql.SQL("({})").format(sql.SQL(" AND ").join(either))
-
-
-def _gained_column(table: Table, name: str) -> sql.Composed:
-    """Return the SQL condition that the copy's row `t` lacks the column because it was written before it existed."""
-    return sql.SQL(GAINED_COLUMN).format(
-        column=sql.Identifier(name), table_name=sql.Literal(table.full_name), column_name=sql.Literal(name)
-    )
-
-
-def _lost_nothing(table: Table) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` has all that the copy's row `t` has, or more fields."""
-    objects = {EXTRA, *(column.name for column in table.columns if column.read is structure)}
-    kept = [
-        sql.SQL(COVERS if name in objects else "s.{0} IS NOT DISTINCT FROM t.{0}").format(
-            sql.Identifier(name), objects=sql.SQL(BOTH_OBJECTS), lists=sql.SQL(BOTH_LISTS)
-        )
-        for name in table.compared
-    ]
-    return sql.SQL("({})").format(sql.SQL(" AND ").join([*kept, sql.SQL("true")]))
-
-
-def _lost_value(table: Table) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` is null in a column in which the copy's row `t` has a value.
-
-    A record without any field in `extra` has lost nothing that it promised.
-    """
-    lost = [
-        sql.SQL("(s.{0} IS NULL AND t.{0} IS NOT NULL)").format(sql.Identifier(name))
-        for name in table.compared
-        if name != EXTRA
-    ]
-    return sql.SQL("({})").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
-
-
-def _newly_deleted(table: Table) -> sql.Composable:
-    """Return the SQL condition that the staged row `s` says that it is deleted, and the copy's row `t` does not."""
-    if table.tombstone is None:
-        return sql.SQL("false")
-    return sql.SQL("(s.{0} IS TRUE AND t.{0} IS NOT TRUE)").format(sql.Identifier(table.tombstone))
-
-
-BOTH_OBJECTS = "coalesce(jsonb_typeof(i.mine) = 'object' AND jsonb_typeof(i.theirs) = 'object', false)"
-BOTH_LISTS = """CASE WHEN jsonb_typeof(i.mine) = 'array' AND jsonb_typeof(i.theirs) = 'array'
-  THEN jsonb_array_length(i.mine) = jsonb_array_length(i.theirs) ELSE false END"""
-
-# Whether `s` has all fields of the JSON value in `t`, at any depth. Lists have as many elements in the same order: `@>`
-# would take a list for covered by one in another order, or with fewer repeats.
-COVERS = """(t.{0} IS NULL OR s.{0} = t.{0} OR (s.{0} @> t.{0} AND NOT EXISTS (
-  WITH RECURSIVE inside (mine, theirs) AS (
-    SELECT s.{0}, t.{0}
-    UNION ALL
-    SELECT deeper.* FROM inside i CROSS JOIN LATERAL (
-      SELECT i.mine -> field.key, field.value
-      FROM jsonb_each(CASE WHEN {objects} THEN i.theirs ELSE jsonb_build_object() END) field
-      UNION ALL
-      SELECT i.mine -> (place - 1)::int, element
-      FROM jsonb_array_elements(CASE WHEN {lists} THEN i.theirs ELSE jsonb_build_array() END)
-        WITH ORDINALITY AS list (element, place)
-    ) AS deeper
-  ) SELECT FROM inside i WHERE i.mine IS DISTINCT FROM i.theirs AND NOT {objects} AND NOT {lists})))
-"""
-
-# Of a field that both have, || takes the copy's value.
-GAINED_EXTRA = """
-(s.extra || coalesce(t.extra, '{{}}') = s.extra
- AND t.sync_id <= coalesce((SELECT sync_id FROM confidence.extra_since WHERE source = {source}), -1))
-"""
-
-GAINED_COLUMN = """
-(t.{column} IS NULL AND t.sync_id <= coalesce((SELECT sync_id FROM confidence.column_since
-  WHERE table_name = {table_name} AND column_name = {column_name}), -1))
-"""
 
 LOOKED_AT = """
 SELECT count(*) FILTER (WHERE s._status = 'confirmed'), count(*) FILTER (WHERE s._status = 'unproven')

@@ -1,6 +1,6 @@
 """Find which columns differ in most rows that a plan updates, and in which way.
 
-The columns are told if most of these rows differ in all of them, and nearly all rows differ in no other. A way is:
+The columns are named if most of these rows differ in all of them, and nearly all rows differ in no other. A way is:
 
 - empty on one side
 - so many hours later or earlier; two numbers an hour apart, where only one side knows summer time
@@ -24,7 +24,8 @@ from include.warehouse.table import EXTRA
 INTEGERS = ("integer", "bigint", "smallint")
 NUMBERS = (*INTEGERS, "numeric")
 TIMES = ("timestamp with time zone", "timestamp without time zone")
-# The share of the rows to update that differ in no other columns, or by the same number; and of those in all of them.
+# Of the rows to update, this share has to differ in none but the found columns, and by the same number; and this share
+# has to differ in all of them.
 SAME, ALL = 0.8, 0.5
 # No time zones are further apart than this; their offsets are multiples of a quarter of an hour.
 FURTHEST, OFFSET = timedelta(hours=26), timedelta(minutes=15)
@@ -120,19 +121,20 @@ def _are_offsets(found: Sequence[timedelta]) -> bool:
 
 
 def _number(stage: Stage, parts: Mapping[str, sql.Composable], column: str) -> str | None:
-    """Return by which difference or factor a column of numbers differs, if most rows have the same and not by chance.
+    """Return by which factor or difference a column of numbers differs, if most rows have the same and not by chance.
 
-    By chance have it those rows whose source is compared with the copy of another row: many, if there are few values.
+    What chance would give is measured: the source's value of each row is also compared with the copy of another row. In
+    a column with few different values many of these pairs have the same factor too.
     """
     parts = dict(parts) | {"key": identifiers(stage.table.key, "t")}
-    told = []
+    telling = []
     for measure, by, planned, of, present, rows in stage.conn.execute(sql.SQL(NUMBER).format(**parts)):
         score = unlikeliness(planned, of, present, rows)
         if planned >= SAME * of and planned * rows >= LIFT * present * of and score >= UNLIKELY:
             part = "" if planned == of else f" in {planned} of them"
-            told.append((score, f"is {_by(measure, by)} at the source{part}"))
-    # A factor comes before a difference that is as telling.
-    return max(told, key=lambda each: each[0])[1] if told else None
+            telling.append((score, f"is {_by(measure, by)} at the source{part}"))
+    # Of a factor and a difference with the same score the factor is taken: NUMBER returns it first.
+    return max(telling, key=lambda each: each[0])[1] if telling else None
 
 
 def _by(measure: str, by: Decimal) -> str:
@@ -162,7 +164,7 @@ SELECT c.columns, c.rows, (sum(s.rows) FILTER (WHERE s.columns <@ c.columns))::b
 FROM commonest c CROSS JOIN sets s GROUP BY c.columns, c.rows
 """
 
-# The rows that differ in no other than the told columns, and in this one.
+# The rows that differ in this column, and in none but the found columns.
 ROWS = """
 FROM {plan} p JOIN {table} t ON {t_is_p}
 WHERE p._operation = 'update' AND p._status = 'confirmed' AND {differs} <@ {columns}::text[]
@@ -180,8 +182,8 @@ FROM sides CROSS JOIN LATERAL jsonb_object_keys(source) field WHERE NOT copy ? f
 GROUP BY field ORDER BY count(*) DESC, field LIMIT 1
 """
 
-# There is no factor where either side is 0, and neither factor nor difference where one is empty. A factor of 1 is one
-# that rounding hides.
+# `other` is the copy's value of another row, drawn pseudorandomly. There is no factor if either side is 0, and neither
+# factor nor difference if one is empty. A factor of 1 is left out: the true one was lost in rounding.
 NUMBER = """
 WITH pairs AS (
   SELECT p.{column}::numeric AS source, t.{column}::numeric AS copy,

@@ -1,7 +1,9 @@
-"""Paths to the fields of a record, as declarations and the census of fields write them: `price.amount`."""
+"""Paths to the fields of a record: how they are written (`price.amount`), and what stands there in a record."""
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _SPECIAL = re.compile(r'[.\[\]"]')
 # A name in quotes, or one without any; then the dot before the next.
@@ -21,3 +23,40 @@ def split(path: str) -> list[str]:
     # The last match is the empty one at the end.
     *steps, _ = _STEP.findall(path)
     return [json.loads(step) if step.startswith('"') else step for step in steps]
+
+
+def lies_in(path: str, outer: str) -> bool:
+    """Return whether the path leads to the field `outer`, or into it."""
+    return path == outer or path.startswith((f"{outer}.", f"{outer}[]"))
+
+
+def within(value: Any, path: list[str]) -> Any:
+    """Return the value at the end of `path` into nested objects; None if something on the way is missing or null.
+
+    Raises ValueError if something on the way is no object.
+    """
+    for name in path:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise ValueError("lies in something that is no object")
+        value = value.get(name)
+    return value
+
+
+def has_field(value: Any, path: list[str]) -> bool:
+    """Return whether the record names the field that `path` leads to, or has an explicit null on the way to it."""
+    for name in path:
+        if not isinstance(value, dict):
+            return value is None
+        if name not in value:
+            return False
+        value = value[name]
+    return True
+
+
+def put(record: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return the record with the value in the place that `path` leads to."""
+    name, *inner = path
+    around = record.get(name)
+    return {**record, name: put(around if isinstance(around, Mapping) else {}, inner, value) if inner else value}

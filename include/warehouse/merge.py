@@ -54,7 +54,7 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
 
 
 def _new_values(table: Table) -> sql.Composable:
-    """Return the SQL of an update's values. What the source sends in some answers only stays if this one lacks it."""
+    """Return the SQL of an update's values. A value that isn't compared stays if the source doesn't send it now."""
     values = [
         sql.SQL("p.{0}" if name in table.compared else "coalesce(p.{0}, t.{0})").format(sql.Identifier(name))
         for name in table.names

@@ -1,4 +1,4 @@
-"""The roles of the warehouse, and what each may do. Whoever migrates grants it anew each time.
+"""The roles of the warehouse, and what each may do. Whoever migrates grants it again each time.
 
 A role that does not exist is left out: then one role does everything, as the owner of all tables may.
 """

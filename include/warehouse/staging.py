@@ -4,7 +4,6 @@ A pull reads an entity page by page. It stores each page's rows in an unlogged t
 transaction the position of the next page, so that a later attempt can resume it.
 """
 
-import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from include.warehouse.pull import Pull, PullError, TooManyRefused, read_pull
 from include.warehouse.sql_fragments import among, identifiers, key_array, same_key
+from include.warehouse.staging_tables import StagingTables
 from include.warehouse.table import RowRefused, Table
 
 # A row's place on its page, its values, and the columns that its record does not name.
@@ -36,7 +36,7 @@ def stage_name(source: str, entity: str, purpose: str) -> str:
 
 def plan_table(name: str) -> sql.Identifier:
     """Return the plan's table that belongs to the stage `name`. It stays when the stage is dropped."""
-    return sql.Identifier("staging", f"{name}_plan")
+    return StagingTables(name).plan
 
 
 class Stage:
@@ -50,16 +50,15 @@ class Stage:
         self.conn = conn
         self.table = table
         self.pull = pull
-        self.sql = sql.Identifier("staging", pull.pull)
-        self.plan = plan_table(pull.pull)
-        self.refused = sql.Identifier("staging", f"{pull.pull}_refused")
+        self._tables = StagingTables(pull.pull)
+        self.sql, self.plan, self.refused = self._tables.stage, self._tables.plan, self._tables.refused
 
     @classmethod
     def open(cls, conn: Connection, table: Table, source: str, purpose: str, ticket: str) -> "Stage":
         """Resume the pull if it has this ticket, else start a new one with empty tables.
 
         This takes the pull over: an earlier attempt that still runs can't store anything any more. A pull that refused
-        too many rows is not resumed but started anew: a resumed one could go on to its end as if it were whole. So is
+        too many rows is not resumed but started again: a resumed one could go on to its end as if it were whole. So is
         one from before the mirrored table got other columns.
         """
         name = stage_name(source, table.name, purpose)
@@ -68,7 +67,7 @@ class Stage:
             found = read_pull(conn, name)
             if found and found.ticket == ticket and not found.too_many_refused:
                 stage = cls(conn, table, replace(found, attempt=uuid.uuid4()))
-                if stage._fits():
+                if stage._tables.fit(conn, table):
                     conn.execute("UPDATE staging.pull SET attempt = %s WHERE pull = %s", [stage.pull.attempt, name])
                     return stage
             stage = cls(conn, table, Pull(name, source, table.name, purpose, ticket, uuid.uuid4()))
@@ -150,7 +149,7 @@ class Stage:
             _take_turn(self.conn, self.pull.pull)
             own = "DELETE FROM staging.pull WHERE pull = %s AND attempt = %s"
             if self.conn.execute(own, [self.pull.pull, self.pull.attempt]).rowcount:
-                self._empty(self.sql, self.refused)
+                self._tables.empty(self.conn)
 
     def reopen(self, position: Any) -> None:
         """Let a complete pull go on at `position`. Raises PullError as `store` does."""
@@ -267,15 +266,9 @@ class Stage:
         self.pull = replace(self.pull, **changes)
 
     def _begin(self) -> None:
-        """Create the pull with empty tables: those of the last pull, or new ones if the mirrored table has changed."""
+        """Create the pull with empty tables."""
         conn, pull = self.conn, self.pull
-        if self._fits():
-            self._empty(self.sql, self.plan, self.refused)
-        else:
-            conn.execute(sql.SQL("DROP TABLE IF EXISTS {stage}, {plan}, {refused}").format(**self._names))
-            for statement in self._statements:
-                conn.execute(statement)
-            conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.plan, sql.Literal(self._made_for())))
+        self._tables.make_empty(conn, self.table)
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
         (started_at,) = conn.execute(
             "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)"
@@ -283,42 +276,6 @@ class Stage:
             [pull.pull, pull.source, pull.entity, pull.purpose, pull.ticket, pull.attempt],
         ).fetchone()
         self.pull = replace(pull, started_at=started_at)
-
-    @property
-    def _names(self) -> Mapping[str, sql.Composable]:
-        return {
-            "stage": self.sql,
-            "plan": self.plan,
-            "refused": self.refused,
-            "table": self.table.sql,
-            "key": identifiers(self.table.key),
-        }
-
-    @property
-    def _statements(self) -> list[sql.Composed]:
-        """The statements that create the tables."""
-        return [sql.SQL(each).format(**self._names) for each in CREATE]
-
-    def _fits(self) -> bool:
-        """Return whether the tables are there, and were made for the mirrored table as it is now."""
-        tables = [each.as_string() for each in (self.plan, self.sql, self.refused)]
-        return self.conn.execute(MADE_FOR, tables).fetchone() == (self._made_for(),)
-
-    def _made_for(self) -> str:
-        """Return what the tables depend on, as a hash: the statements that create them, and the mirrored columns."""
-        columns = self.conn.execute(COLUMNS, [self.table.sql.as_string()]).fetchall()
-        text = "".join([*(each.as_string() for each in self._statements), *map(str, columns)])
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def _empty(self, *tables: sql.Identifier) -> None:
-        """Empty the tables. To find one empty is much cheaper than to truncate it."""
-        full = [
-            table
-            for table in tables
-            if self.conn.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(table)).fetchone() is not None
-        ]
-        if full:
-            self.conn.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(full)))
 
 
 def _take_turn(conn: Connection, name: str) -> None:
@@ -343,8 +300,7 @@ def drop_left(conn: Connection, name: str, expired: sql.Composable) -> bool:
         [name],
     ).rowcount
     if dropped:
-        tables = [sql.Identifier("staging", name), plan_table(name), sql.Identifier("staging", f"{name}_refused")]
-        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.SQL(", ").join(tables)))
+        StagingTables(name).drop(conn)
     return bool(dropped)
 
 
@@ -393,37 +349,3 @@ def _text_key(table: Table, record: Any) -> str | None:
     """Return the record's key as text, its values joined by slashes; None if it has no usable key."""
     key = table.key_of(record) if isinstance(record, Mapping) else None
     return None if key is None else "/".join(map(str, key))
-
-
-# The plan is a logged table: Postgres empties unlogged ones after a crash, and an empty plan would mean that there is
-# nothing to repair.
-CREATE = (
-    "CREATE UNLOGGED TABLE {stage} (LIKE {table} INCLUDING GENERATED)",
-    """
-    ALTER TABLE {stage} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,
-      ADD _page bigint, ADD _place int, ADD _lacks text[]
-    """,
-    "CREATE INDEX ON {stage} ({key})",
-    """
-    CREATE UNLOGGED TABLE {refused} (
-      key jsonb, reason text, usable boolean, looked boolean DEFAULT false, mended boolean DEFAULT false)
-    """,
-    "CREATE TABLE {plan} (LIKE {table} INCLUDING GENERATED)",
-    """
-    ALTER TABLE {plan} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,
-      ADD _operation text NOT NULL, ADD _status text NOT NULL, ADD _seen_hash bigint, ADD _seen_deleted boolean,
-      ADD _why text, ADD _looked boolean NOT NULL DEFAULT false, ADD _listed boolean NOT NULL DEFAULT true,
-      ADD PRIMARY KEY ({key})
-    """,
-)
-
-COLUMNS = """
-SELECT attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)
-FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum AND attgenerated <> ''
-WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum
-"""
-
-MADE_FOR = """
-SELECT obj_description(to_regclass(%s), 'pg_class')
-WHERE to_regclass(%s) IS NOT NULL AND to_regclass(%s) IS NOT NULL
-"""

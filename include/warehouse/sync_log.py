@@ -212,32 +212,32 @@ def advance(
 
     The state before is kept in the log row, for a rollback. `duration_seconds`: how long the sync of the entity took.
     `read_from`: None keeps the present one. `in_step`: the sync left nothing out, so the copy has everything that the
-    source had when the sync began.
+    source had when the sync began; that time becomes `in_step_at`.
     """
     remember_states(conn, sync_id, source, [(entity, partition)])
     conn.execute(
         "INSERT INTO confidence.sync_state"
         " (source, entity, partition, watermark, version, counts, duration_seconds, sync_id, read_from, in_step_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s,"
-        "  (SELECT started_at FROM confidence.sync_log WHERE sync_id = %s AND %s))"
+        " VALUES (%(source)s, %(entity)s, %(partition)s, %(watermark)s, %(version)s, %(counts)s, %(duration)s,"
+        "  %(sync_id)s, %(read_from)s,"
+        "  CASE WHEN %(in_step)s THEN (SELECT started_at FROM confidence.sync_log WHERE sync_id = %(sync_id)s) END)"
         " ON CONFLICT (source, entity, partition) DO UPDATE SET watermark = excluded.watermark,"
         " version = excluded.version, counts = excluded.counts, duration_seconds = excluded.duration_seconds,"
         " sync_id = excluded.sync_id, read_from = coalesce(excluded.read_from, sync_state.read_from),"
         " in_step_at = coalesce(excluded.in_step_at, sync_state.in_step_at),"
         " updated_at = clock_timestamp()",
-        [
-            source,
-            entity,
-            partition,
-            watermark,
-            version,
-            Jsonb(asdict(counts or Counts())),
-            duration_seconds,
-            sync_id,
-            read_from,
-            sync_id,
-            in_step,
-        ],
+        {
+            "source": source,
+            "entity": entity,
+            "partition": partition,
+            "watermark": watermark,
+            "version": version,
+            "counts": Jsonb(asdict(counts or Counts())),
+            "duration": duration_seconds,
+            "sync_id": sync_id,
+            "read_from": read_from,
+            "in_step": in_step,
+        },
     )
 
 

@@ -4,14 +4,15 @@ Each field of a record is read by a column, ignored by name with a reason, or ke
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
 
 from psycopg import sql
 
-from include.warehouse.field_path import join, split
+from include.warehouse.field_path import has_field, join, lies_in, put, split, within
+from include.warehouse.known_fields import Known
 from include.warehouse.readers import WHOLE, identifier, integer, structure, text
 
 # The column with the fields that no other column reads.
@@ -63,64 +64,6 @@ class Column:
         return [path] if self.uses is None else [join(path, name) for name in self.uses]
 
 
-@dataclass
-class Known:
-    """The fields of an object that are read or ignored: as a whole, or only some of the fields `inside` them.
-
-    `names`: the names of both. `read`: a column reads this object, so its reader reads or refuses any other value in
-    its place. A list is not known even then.
-    """
-
-    whole: set[str] = dataclasses.field(default_factory=set)
-    inside: dict[str, "Known"] = dataclasses.field(default_factory=dict)
-    names: set[str] = dataclasses.field(default_factory=set)
-    read: bool = False
-
-    @classmethod
-    def of(cls, columns: Iterable[Column], ignored: Iterable[str]) -> "Known":
-        """Return what the columns read, and what is ignored by these paths."""
-        known = cls()
-        for column in columns:
-            *around, name = column.path
-            if column.uses is None:
-                known._at(around, read=True).whole.add(name)
-            else:
-                known._at(column.path, read=True).whole.update(column.uses)
-        for path in ignored:
-            *around, name = split(path)
-            known._at(around).whole.add(name)
-        known._complete()
-        return known
-
-    def _at(self, path: Sequence[str], *, read: bool = False) -> "Known":
-        """Return what is known inside the object at the path. `read`: a column reads that object."""
-        known = self
-        for name in path:
-            known = known.inside.setdefault(name, Known())
-            known.read |= read
-        return known
-
-    def _complete(self) -> None:
-        """Drop what is known inside fields that are known as a whole; then set `names`, here and inside."""
-        self.inside = {name: known for name, known in self.inside.items() if name not in self.whole}
-        self.names = self.whole | self.inside.keys()
-        for known in self.inside.values():
-            known._complete()
-
-    def rest(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the record's fields that are not known. Of an object that is known in part, return the other part."""
-        left = {} if self.names.issuperset(record) else {name: record[name] for name in record.keys() - self.names}
-        for name, known in self.inside.items():
-            value = record.get(name)
-            if isinstance(value, dict):
-                # As a rule all of it is known.
-                if (known.inside or not known.names.issuperset(value)) and (more := known.rest(value)):
-                    left[name] = more
-            elif (value and isinstance(value, list)) or (value is not None and not known.read):
-                left[name] = value
-        return left
-
-
 @dataclass(frozen=True)
 class Table:
     """A mirrored table. Raises ValueError if the names below are no columns, or the key is in another order.
@@ -131,8 +74,8 @@ class Table:
       if one lacks the number
     - `required`: columns that every whole record fills; a record without one of them is refused
     - `tombstone`: the column in which the source flags a record as deleted; one look does not prove it
-    - `ignored`: the fields that are not kept, each with the reason; paths as in `Column.field`. Of an object that a
-      column `uses`, only the rest is ignored.
+    - `ignored`: the fields that are not kept, each with the reason; paths as in `Column.field`. If a column
+      `uses` a part of an object, only the rest of it is ignored.
     - `answers`: if a record is put together from several answers of the source, which one the fields under each first
       step of a path are from, in words
     - `added`: the fields that our own code puts into the records, by `add`. No census counts them. If the source sends
@@ -267,7 +210,7 @@ class Table:
         for outer, inner, read, name, is_key in self._readers:
             given = record.get(outer)
             try:
-                value = read(_within(given, inner) if inner else given)
+                value = read(within(given, inner) if inner else given)
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
             if value is None:
@@ -290,7 +233,7 @@ class Table:
         are kept, unless they are blank. Raises RowRefused if Postgres can't store what is kept.
         """
         for path in unread:
-            value = _within(record, path)
+            value = within(record, path)
             if value and not (isinstance(value, str) and value.isspace()):
                 rest = put(rest, path, value)
         if not rest:
@@ -319,7 +262,7 @@ class Table:
         return [
             name
             for name, outer, path in self._paths
-            if outer not in record or (path is not None and not _named(record, path))
+            if outer not in record or (path is not None and not has_field(record, path))
         ] or None
 
     def named(self, record: Mapping[str, Any], columns: Sequence[str]) -> tuple:
@@ -328,7 +271,7 @@ class Table:
         for outer, inner, read, name, _ in self._readers:
             if name in columns:
                 try:
-                    values[name] = read(_within(record.get(outer), inner))
+                    values[name] = read(within(record.get(outer), inner))
                 except ValueError:
                     values[name] = None
         return tuple(values[name] for name in columns)
@@ -337,7 +280,7 @@ class Table:
         """Return the record's key, or None if a value of it is missing or can't be read."""
         try:
             key = tuple(
-                read(_within(record.get(field), inner)) for field, inner, read, _, is_key in self._readers if is_key
+                read(within(record.get(field), inner)) for field, inner, read, _, is_key in self._readers if is_key
             )
         except ValueError:
             return None
@@ -359,44 +302,7 @@ def set_aside(record: Mapping[str, Any], names: Collection[str]) -> Mapping[str,
     return {SENT + name if name in names else name: value for name, value in record.items()}
 
 
-def put(record: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return the record with the value in the place that `path` leads to."""
-    name, *inner = path
-    around = record.get(name)
-    return {**record, name: put(around if isinstance(around, Mapping) else {}, inner, value) if inner else value}
-
-
-def lies_in(path: str, outer: str) -> bool:
-    """Return whether the path leads to the field `outer`, or into it."""
-    return path == outer or path.startswith((f"{outer}.", f"{outer}[]"))
-
-
 def _no_key(read: Callable[[Any], Any], given: Any) -> str:
     """Say why a value can't be a key."""
     is_text = read is identifier and isinstance(given, str) and given.strip() and not WHOLE.fullmatch(given)
     return "is text, and declared as a number" if is_text else "is no usable id"
-
-
-def _within(value: Any, path: list[str]) -> Any:
-    """Return the value at the end of `path` into nested objects; None if something on the way is missing or null.
-
-    Raises ValueError if something on the way is no object.
-    """
-    for name in path:
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise ValueError("lies in something that is no object")
-        value = value.get(name)
-    return value
-
-
-def _named(value: Any, path: list[str]) -> bool:
-    """Return whether the record names the field that `path` leads to, or has an explicit null on the way to it."""
-    for name in path:
-        if not isinstance(value, dict):
-            return value is None
-        if name not in value:
-            return False
-        value = value[name]
-    return True

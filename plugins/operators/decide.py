@@ -11,7 +11,7 @@ from airflow.sdk import Param, ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from psycopg import Connection
 
-from include.confidence import holds, messages, question, questions
+from include.confidence import holds, messages, question, question_text, questions
 from include.confidence.holds import NOBODY, Decision
 from include.confidence.queries.runs import read_run
 from include.confidence.question import OPTIONS
@@ -90,7 +90,7 @@ class DecideOperator(HITLOperator):
                 plan_link=partial(notify.plan_link, self.source),
                 hours=hours,
             )
-            self.body = question.markdown(asked)
+            self.body = question_text.markdown(asked)
             questions.keep(conn, self.source, run, [hold.scan_id for hold in found], self.body, asked.planned)
         if not found:
             raise AirflowSkipException("nothing holds the writer")
@@ -99,7 +99,7 @@ class DecideOperator(HITLOperator):
         self.response_timeout = timedelta(hours=hours)
         require_deciders()
         self.assigned_users = [{"id": name, "name": name} for name in deciders() or ()]
-        event = messages.of_hold(writer, question.plain(asked), run, notify.question_link(run))
+        event = messages.of_hold(writer, question_text.plain(asked), run, notify.question_link(run))
         # Called after Airflow has stored the question, before the task waits.
         self.notifiers = [lambda _: notify.tell(run, self.source, [event])]
         return super().execute(context)

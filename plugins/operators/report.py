@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any, NoReturn
 
-from include.confidence import field_changes, holds, messages, outcome, run_evidence, unproven
+from include.confidence import field_store, holds, messages, outcome, run_evidence, unproven
 from include.confidence.failure import Failure
 from include.confidence.messages import RunFacts
 from include.confidence.outcome import Evidence, Gap
@@ -80,7 +80,7 @@ class ReportOperator(SourceOperator):
             evidence = run_evidence.read(conn, self.source, run, [entity.name for entity in source.entities])
             worse = run_evidence.judged_worse(conn, self.source, run)
             doubts = unproven.oldest(conn, self.source)
-            changes = field_changes.found_by(conn, self.source, run)
+            changes = field_store.found_by(conn, self.source, run)
         if not evidence.writer.stopped:
             self._open_pool(run)
         dry_run = is_dry(context, self.source)

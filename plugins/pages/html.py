@@ -3,45 +3,39 @@
 They only read.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import groupby
-from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from typing import Annotated
+from urllib.parse import urlencode
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import requires_access_dag, requires_authenticated
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
-from fastapi.routing import APIRoute
 
 from include.confidence import planned_changes
-from include.confidence.policy import SEVERITY, Verdict, worst_verdict
-from include.confidence.queries import paging
+from include.confidence.policy import SEVERITY
 from include.confidence.queries.changes import list_changes
 from include.confidence.queries.field_census import list_field_changes, read_fields, total_fields
 from include.confidence.queries.history import logged_tables
 from include.confidence.queries.overview import with_data
 from include.confidence.queries.planned import count_planned, list_planned, name_planned
 from include.confidence.queries.runs import read_run
-from include.confidence.queries.scans import Scan, list_scans
+from include.confidence.queries.scans import list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
-from include.confidence.queries.trends import MAX_DAYS, POINTS, EntityScope, Series, list_parts, read_drift, read_series
-from include.confidence.summary import Plan
+from include.confidence.queries.trends import MAX_DAYS, POINTS, list_parts, read_drift, read_series
 from include.sources import REGISTRY, get_source
-from include.sources.installed import SETTING, WrongSources
+from include.sources.installed import SETTING
 from include.sources.mirror.source import Mirror
 from include.warehouse.retention import days_kept
-from plugins.pages import history, months, plan, question, status, ways_out
+from plugins.pages import history, months, plan, question, status, summaries, ways_out
 from plugins.pages.access import Decider, NotInstalled, Source, Sources, SyncId, refuse_left_out, refuse_nul
-from plugins.pages.airflow_state import ENDED, ROLLBACK, FailedRun, failed_runs, rollback_run, run_state
+from plugins.pages.airflow_state import ENDED, ROLLBACK, failed_runs, rollback_run, run_state
+from plugins.pages.html_route import HtmlRoute, message
 from plugins.pages.plan import PlannedScan
 from plugins.pages.render import HEADERS, STATIC, page, run_ui
-from plugins.pages.status import SourceStatus
-from plugins.pages.warehouse import Warehouse, WarehouseUnavailable
+from plugins.pages.warehouse import Warehouse
 
 # Seconds after which a browser reloads the overview, while a run is at work and otherwise; and the page of a rollback
 # at work, or of a run that is about to ask.
@@ -54,41 +48,6 @@ PERIODS = {None: f"newest {POINTS}", 30: "30 days", 90: "90 days", 365: "a year"
 
 Asked = Annotated[str | None, Query()]
 Days = Annotated[int | None, Query(ge=1, le=MAX_DAYS)]
-
-
-@dataclass(frozen=True)
-class ScannedRun:
-    """A run, summed up from its scans. `decision` is a person's answer to a hold, with name and time."""
-
-    run: str
-    scanned_at: datetime
-    verdict: Verdict | None
-    entities: int
-    plan: Plan
-    decision: str | None
-    decided_by: str | None
-    decided_at: datetime | None
-
-
-class HtmlRoute(APIRoute):
-    """A route whose errors are pages with advice."""
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        handle = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except (WarehouseUnavailable, WrongSources) as error:
-                return _message(request, "No figures now", _sentence(str(error)), code=503)
-            except paging.CursorRefused as error:
-                return _message(request, "No such page", _sentence(str(error)), code=422)
-            except RequestValidationError:
-                return _message(request, "No such page", "The address is not one that these pages give.", code=422)
-            except HTTPException as error:
-                return _refusal(request, error)
-
-        return handler
 
 
 router = APIRouter(
@@ -114,17 +73,18 @@ def overview(
 ) -> Response:
     """All sources at a glance."""
     standing = {found.source: found for found in status.overview(conn, session, sources)}
-    scanning = {name for name, found in standing.items() if is_scanning(found)}
+    scanning = {name for name, found in standing.items() if summaries.is_scanning(found)}
     return page(
         request,
         "overview.html",
         sources=sources,
         decider=decider,
         rows=sorted(
-            ((name, standing.get(name), name in scanning) for name in sources), key=lambda row: _urgency(row[1])
+            ((name, standing.get(name), name in scanning) for name in sources),
+            key=lambda row: summaries.urgency(row[1]),
         ),
         ways_out=ways_out,
-        summary=summed_up(list(standing.values())),
+        summary=summaries.summed_up(list(standing.values())),
         kept=with_data(conn, left_out),
         setting=SETTING,
         refresh=SOON if any(found.airflow.running for found in standing.values()) else LATER,
@@ -161,7 +121,7 @@ def of_source(
     """One source: trends, runs, drift, sync log, health. `days`: the period of the trends."""
     detail = status.detail(conn, session, source)
     if detail is None:
-        return _message(
+        return message(
             request,
             f"{source} is not in the warehouse yet",
             "Its tables come with the next migration.",
@@ -170,7 +130,7 @@ def of_source(
             link=("/dags/warehouse_migrate", "Trigger warehouse_migrate"),
         )
     parts = list_parts(conn, source)
-    shown = chosen(parts, detail.scans, entity, scope)
+    shown = summaries.chosen(parts, detail.scans, entity, scope)
     repair, asks = detail.last_repair, detail.airflow.decision
     return page(
         request,
@@ -183,11 +143,13 @@ def of_source(
         ways_out=ways_out,
         parts=parts,
         shown=shown,
-        series=urgent_first(read_series(conn, source, shown.entity, shown.scope, days=days)) if shown else [],
+        series=summaries.urgent_first(read_series(conn, source, shown.entity, shown.scope, days=days)) if shown else [],
         drift=read_drift(conn, source, days=days),
         days=days,
         periods=PERIODS,
-        runs=last_runs(list_scans(conn, source, limit=SCANS), failed_runs(session, f"{source}_reconcile", FAILED)),
+        runs=summaries.last_runs(
+            list_scans(conn, source, limit=SCANS), failed_runs(session, f"{source}_reconcile", FAILED)
+        ),
         drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
@@ -358,7 +320,7 @@ def of_dag(
     if source:
         _require(source, sources)
         return of_source(request, source, conn, session, sources, decider)
-    return _message(
+    return message(
         request,
         "Not about one source",
         f"{dag_id} neither syncs nor proves the copy of one source. What it has done is with each of its runs.",
@@ -388,7 +350,7 @@ def of_run(
     name = f"{dag_id}/{run}"
     found = read_run(conn, name)
     if found is None:
-        return _message(
+        return message(
             request,
             "Nothing in the warehouse",
             _nothing_left(dag_id, run, run_state(session, name)),
@@ -423,100 +385,10 @@ def _nothing_left(dag_id: str, run: str, state: str | None) -> str:
     return f"The run {run} has left no scan and no sync there yet. It leaves them as it goes: reload this page."
 
 
-def _urgency(found: SourceStatus | None) -> int:
-    """Return the rank of a source on the overview, the lowest first: held, stopped, then by its last verdict."""
-    if found is None:
-        return 3
-    if found.writer.hold_reason:
-        return 0
-    if found.writer.stopped or found.findings:
-        return 1
-    return 5 - max(SEVERITY[found.verdict], 1 if found.verdict is None or found.unproven else 0)
-
-
 def source_of(dag_id: str) -> str | None:
     """Return the source whose sync or runbook the DAG is, None for any other DAG."""
     source, _, what = dag_id.rpartition("_")
     return source if source in REGISTRY and what in ("sync", "reconcile") else None
-
-
-def summed_up(statuses: Sequence[SourceStatus]) -> str:
-    """Return a sentence: how many sources are held, stopped, not configured and running, and how far each scan is."""
-    held = [each.source for each in statuses if each.writer.hold_reason]
-    stopped = [each for each in statuses if each.writer.stopped and not each.writer.hold_reason]
-    not_configured = [each.source for each in statuses if not each.configured and not each.writer.stopped]
-    running = sum(each.configured and not each.writer.stopped for each in statuses)
-    parts = [
-        f"{len(held)} held ({', '.join(held)})" if held else "",
-        f"{len(stopped)} stopped" if stopped else "",
-        f"{len(not_configured)} not configured ({', '.join(not_configured)})" if not_configured else "",
-        f"{running} running",
-    ]
-    scans = [
-        f"{each.source}: {len(each.progress.scanned)} of {len(each.entities)} entities scanned"
-        for each in statuses
-        if is_scanning(each)
-    ]
-    sources = f"{len(statuses)} source{'' if len(statuses) == 1 else 's'}"
-    return "; ".join([f"{sources}: {', '.join(filter(None, parts))}", *scans]) + "."
-
-
-def is_scanning(standing: SourceStatus) -> bool:
-    """Return whether a run is scanning: the writer is stopped but not held, and an entity is not scanned yet."""
-    if standing.progress is None or standing.writer.hold_reason or standing.airflow.running is None:
-        return False
-    return len(standing.progress.scanned) < len(standing.entities)
-
-
-def chosen(parts: Sequence[EntityScope], scans: Iterable[Scan], entity: str | None, scope: str) -> EntityScope | None:
-    """Return the part (entity and scope) whose trends are shown, None if there is none.
-
-    It is the one that was asked for, else the one with the worst verdict, else the first.
-    """
-    named = [part for part in parts if (part.entity, part.scope) == (entity, scope)]
-    worst = worst_verdict(scan.verdict for scan in scans)
-    badly = {(scan.entity, scan.scope) for scan in scans if worst not in (None, Verdict.PASS) and scan.verdict == worst}
-    whole = [part for part in parts if part.scope == "all"]
-    return next(iter([*named, *(part for part in parts if (part.entity, part.scope) in badly), *whole, *parts]), None)
-
-
-def urgent_first(series: Sequence[Series]) -> list[Series]:
-    """Return the series sorted by their last verdict, the worst first."""
-    return sorted(series, key=lambda line: SEVERITY[line.points[-1].verdict], reverse=True)
-
-
-def runs_of(scans: paging.Page[Scan]) -> list[ScannedRun]:
-    """Return the runs whose scans are all on the page, newest first. The newest scan of each entity counts."""
-    runs = [_scanned_run(list(found)) for _, found in groupby(scans.items, key=lambda scan: scan.run)]
-    return runs[:-1] if scans.next_cursor and len(runs) > 1 else runs
-
-
-def last_runs(scans: paging.Page[Scan], failed: Sequence[FailedRun]) -> list[ScannedRun | FailedRun]:
-    """Return the runs of these scans, and of the `failed` runs those without a scan, newest first.
-
-    Runs that failed before the oldest scan are left out if there are older scans than those on the page.
-    """
-    scanned = runs_of(scans)
-    known = {run.run for run in scanned}
-    since = scanned[-1].scanned_at if scans.next_cursor else datetime.min.replace(tzinfo=UTC)
-    others = [run for run in failed if run.run not in known and run.failed_at > since]
-    times = {run.run: run.scanned_at for run in scanned} | {run.run: run.failed_at for run in others}
-    return sorted([*scanned, *others], key=lambda run: times[run.run], reverse=True)
-
-
-def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
-    newest = list({(scan.entity, scan.scope): scan for scan in reversed(scans)}.values())
-    decided = next((scan for scan in newest if scan.decision), scans[0])
-    return ScannedRun(
-        run=scans[0].run,
-        scanned_at=scans[0].scanned_at,
-        verdict=worst_verdict(scan.verdict for scan in newest),
-        entities=len(newest),
-        plan=Plan(*(sum(getattr(scan.plan, what) for scan in newest) for what in ("insert", "update", "delete"))),
-        decision=decided.decision,
-        decided_by=decided.decided_by,
-        decided_at=decided.decided_at,
-    )
 
 
 def _require(source: str, sources: Sequence[str]) -> None:
@@ -527,33 +399,3 @@ def _require(source: str, sources: Sequence[str]) -> None:
     refuse_left_out(source)
     if source not in sources:
         raise HTTPException(403, f"{source} is not for you to see")
-
-
-def _message(
-    request: Request, title: str, *lines: str, code: int = 200, link: tuple[str, str] | None = None, **values: Any
-) -> Response:
-    """Return a page with a title and a few lines. `link` leads to a page of Airflow's UI."""
-    return page(request, "message.html", code=code, title=title, lines=lines, link=link, **values)
-
-
-def _refusal(request: Request, error: HTTPException) -> Response:
-    if error.status_code == 401:
-        return _message(
-            request,
-            "Not logged in",
-            "These pages are for those who are logged in to Airflow.",
-            code=401,
-            link=(f"/api/v2/auth/login?{urlencode({'next': _address(request)})}", "Log in"),
-        )
-    titles = {403: "Not for you to see", 404: "No such page", 422: "No such page"}
-    title = titles.get(error.status_code, "Not possible")
-    return _message(request, title, _sentence(str(error.detail)), code=error.status_code)
-
-
-def _address(request: Request) -> str:
-    """Return path and query of the page that was asked for."""
-    return quote(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
-
-
-def _sentence(line: str) -> str:
-    return f"{line[:1].upper()}{line[1:]}."

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from psycopg import Connection
 from sqlalchemy.orm import Session
 
-from include.confidence import question, questions
+from include.confidence import question, question_text, questions
 from include.confidence.holds import Decision
 from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
@@ -56,7 +56,7 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
         return None
     kept = questions.of_run(conn, run)
     # Airflow may still have the text of an earlier attempt. Old questions have no text in the warehouse.
-    parts = question.parts((kept and kept.text) or found.text)
+    parts = question_text.parts((kept and kept.text) or found.text)
     planned = {scan.entity: scan.plan for scan in scans if scan.run == run and kept and scan.entity in kept.planned}
     return Form(
         run=run,

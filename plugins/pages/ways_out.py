@@ -14,8 +14,8 @@ POOLS, CONNECTIONS = "/pools", "/connections"
 class WayOut:
     """What stands in the way, and the click that leads on.
 
-    `path`: a path of Airflow's UI; empty if `asks`: then the click is the form that asks anew about a hold, on the page
-    of the source.
+    `path`: a path of Airflow's UI. It is empty if `asks`: then the click is the form on the source's page that asks
+    again about a hold.
     """
 
     sentence: str

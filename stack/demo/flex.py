@@ -297,7 +297,7 @@ def _begin(demo: Office) -> None:
     """Put right what an earlier demo left: a writer that is stopped, crew calls that nobody has released."""
     demo.end_questions()
     if demo.writer()[0] == "stopped":
-        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.say("An earlier run left the writer stopped: looking again, and repairing.")
         demo.repair_whatever_is_found()
     uncertain = demo.warehouse.execute("SELECT flex_element_id FROM flex.element_gate WHERE state = 'uncertain'")
     for (element,) in uncertain.fetchall():

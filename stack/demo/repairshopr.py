@@ -129,7 +129,7 @@ def clear_leftovers(demo: Shop) -> None:
     demo.shop.set(rate_limit=None)
     demo.end_questions()
     if demo.writer()[0] == "stopped":
-        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.say("An earlier run left the writer stopped: looking again, and repairing.")
         demo.repair_whatever_is_found()
     demo.end_syncs()
 

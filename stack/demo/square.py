@@ -215,7 +215,7 @@ def begin(demo: Till) -> None:
     demo.seller.clear()
     demo.end_questions()
     if demo.writer()[0] == "stopped":
-        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.say("An earlier run left the writer stopped: looking again, and repairing.")
         demo.repair_whatever_is_found()
     demo.end_syncs()
 
@@ -411,7 +411,7 @@ def differing(source: Rows, copy: Mapping[str, set[Key]]) -> list[str]:
 
 
 def drift_silently(demo: Till) -> Drift:
-    """Break source and copy in rows that are chosen anew each time."""
+    """Break source and copy in rows that are chosen again each time."""
     long_ago = "updated_at < now() - interval '30 days'"
     # Of more than one line, so that one can go, and the rest be edited.
     several = (

@@ -100,7 +100,7 @@ class Garage(Demo):
         return {id_ for (id_,) in self.warehouse.execute(query, [sync_id])}
 
     def empty(self) -> None:
-        """Forget the copy: a simulator that was started anew has invented other shops since."""
+        """Forget the copy: a simulator that was started again has invented other shops since."""
         with self.warehouse.transaction():
             self.warehouse.execute("TRUNCATE tekmetric.shops CASCADE")
             self.warehouse.execute("DELETE FROM confidence.sync_state WHERE source = %s", [self.source])
@@ -127,7 +127,7 @@ def load(demo: Garage) -> None:
     demo.shops.clear()
     demo.end_questions()
     if demo.writer()[0] == "stopped":
-        demo.say("An earlier run left the writer stopped: looking anew, and repairing.")
+        demo.say("An earlier run left the writer stopped: looking again, and repairing.")
         demo.repair_whatever_is_found(days_back=0)
     demo.end_syncs()
     demo.empty()
@@ -147,7 +147,7 @@ def sync_changes(demo: Garage) -> None:
     after = demo.days_in_copy()
     days = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     rows = [
-        (f"{shop} {day}", *(n for days in (before, after) for n in days.get((shop, day), (0, 0))[:2]))
+        (f"{shop} {day}", *before.get((shop, day), (0, 0))[:2], *after.get((shop, day), (0, 0))[:2])
         for shop, day in days
     ]
     demo.show(("shop and day", "orders before", "revenue before", "orders now", "revenue now"), rows)
@@ -215,7 +215,7 @@ def change(shops: Control) -> Mapping[str, int]:
     shops.mutate(Mutation("post", "orders", new))
     return {
         "a new customer brings a new car, and their order is posted": new,
-        f"an order is posted anew, on {day}": moved["id"],
+        f"an order is posted again, on {day}": moved["id"],
         "an order loses a job": shortened["id"],
     }
 

@@ -16,7 +16,7 @@ def test_dry_run_is_started_by_a_form_that_explains_itself(platform, browser_pag
     dialog.get_by_role("button", name="Which part").click()
     expect(dialog.get_by_role("spinbutton", name="First page")).to_have_value("1")
     expect(dialog.get_by_role("spinbutton", name="Last page")).to_have_value("0")
-    expect(dialog.get_by_role("checkbox", name="Look for rows that RepairShopr has not")).to_be_checked()
+    expect(dialog.get_by_role("checkbox", name="Look for rows that RepairShopr does not have")).to_be_checked()
     # One section closes as another opens.
     dialog.get_by_role("button", name="The writer afterwards").click()
     expect(dialog.get_by_role("checkbox", name="Reset the watermarks")).not_to_be_checked()

@@ -11,14 +11,12 @@ from include.confidence.field_changes import (
     Kind,
     State,
     find_changes,
-    known_fields,
     limit_fields,
     merge_renames,
-    save_census,
-    save_changes,
     sentence,
 )
 from include.confidence.field_counts import Questions
+from include.confidence.field_store import known_fields, save_census, save_changes
 from include.confidence.queries.field_census import list_field_changes, read_fields
 
 SOURCE, ENTITY, RUN = "shop", "tools", "shop_reconcile/1"

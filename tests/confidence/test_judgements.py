@@ -49,7 +49,7 @@ def test_the_same_scan_once_more_replaces_evidence_and_verdict(conn):
 def test_a_scan_that_is_made_anew_while_it_is_judged_gets_no_verdict(warehouse):
     """The new evidence is committed after the judgement has begun: it waits, and sees it."""
     scanned = summary(5)
-    anew = "UPDATE confidence.forensic_run SET rescanned = true WHERE scan_id = %s"
+    again = "UPDATE confidence.forensic_run SET rescanned = true WHERE scan_id = %s"
     with psycopg.connect(warehouse, autocommit=True) as conn, psycopg.connect(warehouse, autocommit=True) as other:
         scan_log.record(conn, scanned)
 
@@ -57,8 +57,8 @@ def test_a_scan_that_is_made_anew_while_it_is_judged_gets_no_verdict(warehouse):
             with conn.transaction():
                 judgements.save_judgement(conn, scanned, PASSED)
 
-        with pytest.raises(PlanGone, match="scanned anew"):
-            while_changing(other, anew, [scanned.scan_id], conn, judged)
+        with pytest.raises(PlanGone, match="scanned again"):
+            while_changing(other, again, [scanned.scan_id], conn, judged)
         assert rows(conn)[0]["verdict"] is None
 
 

@@ -173,7 +173,7 @@ def test_run_whose_tasks_only_look_done_is_told_as_that(writer):
     event = told(writer, gap=gap, verdict="warn")
     assert (event.kind, event.key) == (Kind.NOT_DONE, f"not_done/{RUN}/verify")
     assert event.kind.serious
-    assert event.title == "shop: verify is not done, whatever its task looks like"
+    assert event.title == "shop: verify was not done, although no task failed"
     what, then, next_step, *_ = event.text.split("\n")
     assert what == gap.what
     assert then.startswith("Consequence: whether the copy is right is not known; the writer ")

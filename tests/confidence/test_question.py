@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from include.confidence import holds, question, questions, scan_log
+from include.confidence import holds, question, question_text, questions, scan_log
 from include.confidence.policy import Gate, Judgement, Verdict
 from include.warehouse import fence, sync_log
 from include.warehouse.patterns import Pattern
@@ -69,29 +69,31 @@ def ask(conn) -> question.Question:
 def test_each_figure_that_holds_is_a_sentence(conn, gate, sentence, more):
     found = asked(conn, gate)
     assert found.held[0].sentences == (sentence, *more)
-    assert f"- {sentence}" in question.markdown(found)
+    assert f"- {sentence}" in question_text.markdown(found)
 
 
 def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     gate = FAR
     found = asked(conn, gate, plan=(40, 2, 1), evidence="e1")
     line = "- [line_items](http://a/e1): 40 rows to insert, 2 to update, 1 to delete; 1,000 live rows were looked at."
-    assert line in question.markdown(found)
-    assert line.replace("[line_items](http://a/e1)", "line_items (http://a/e1)") in question.plain(found)
-    assert "the 43 changes above are made" in question.markdown(found)
+    assert line in question_text.markdown(found)
+    assert line.replace("[line_items](http://a/e1)", "line_items (http://a/e1)") in question_text.plain(found)
+    assert "the 43 changes above are made" in question_text.markdown(found)
     # To leave out the only one is to resume without repair.
-    assert "leave out" not in question.markdown(found)
-    text = question.markdown(replace(found, plans=found.plans * 2))
+    assert "leave out" not in question_text.markdown(found)
+    text = question_text.markdown(replace(found, plans=found.plans * 2))
     assert "You may leave out entities" in text
     assert "to keep it stopped for one, choose *Keep stopped*" in text
 
 
 def test_one_change_is_one(conn):
-    assert "**Repair, then resume**: the change above is made" in question.markdown(asked(conn, FAR, plan=(0, 1, 0)))
+    assert "**Repair, then resume**: the change above is made" in question_text.markdown(
+        asked(conn, FAR, plan=(0, 1, 0))
+    )
 
 
 def test_a_repair_without_a_planned_change_writes_nothing(conn):
-    assert "**Repair, then resume**: no change is planned, so nothing" in question.markdown(
+    assert "**Repair, then resume**: no change is planned, so nothing" in question_text.markdown(
         asked(conn, FAR, plan=(0, 0, 0))
     )
 
@@ -107,7 +109,7 @@ def test_what_went_wrong_with_a_repair_is_told_beside_the_figures(conn):
     ("scope", "title"), [("all", "### line_items\n"), ("pages 1-2", "### line_items (pages 1-2)\n")]
 )
 def test_a_scope_is_named_unless_it_is_the_whole(conn, scope, title):
-    assert title in question.markdown(asked(conn, FAR, scope=scope))
+    assert title in question_text.markdown(asked(conn, FAR, scope=scope))
 
 
 @pytest.mark.parametrize("patterns", [0, 2, 5])
@@ -115,15 +117,15 @@ def test_the_three_most_telling_patterns_are_told(conn, patterns):
     asked(conn, FAR)
     found = [Pattern("line_items", "insert", "page", "_page", f"{page}", 38, 40) for page in range(1, patterns + 1)]
     scan_log.keep_patterns(conn, "scan", found)
-    lines = [line for line in question.markdown(ask(conn)).splitlines() if "What stands out" in line]
+    lines = [line for line in question_text.markdown(ask(conn)).splitlines() if "What stands out" in line]
     assert lines == [f"- What stands out: {pattern}." for pattern in found[:3]]
 
 
 @pytest.mark.parametrize(("planned", "told"), [(9, False), (10, True)])
 def test_many_rows_without_anything_in_common_are_said_to_have_nothing(conn, planned, told):
-    assert ("Nothing stands out" in question.markdown(asked(conn, FAR, plan=(0, planned, 0)))) == told
+    assert ("Nothing stands out" in question_text.markdown(asked(conn, FAR, plan=(0, planned, 0)))) == told
     scan_log.keep_patterns(conn, "scan", [Pattern("line_items", "insert", "page", "_page", "1", 38, 40)])
-    assert "Nothing stands out" not in question.markdown(ask(conn))
+    assert "Nothing stands out" not in question_text.markdown(ask(conn))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_many_rows_without_anything_in_common_are_said_to_have_nothing(conn, pla
     ],
 )
 def test_says_how_far_the_copy_is_behind(conn, behind, words):
-    first = question.markdown(replace(asked(conn, FAR), behind=behind)).splitlines()[0]
+    first = question_text.markdown(replace(asked(conn, FAR), behind=behind)).splitlines()[0]
     assert ("behind" in first) == (words is not None)
     assert f" When this was asked, the copy was {words} behind its source." in first or not words
 
@@ -156,9 +158,9 @@ def test_the_copy_is_behind_as_far_as_its_stalest_table(conn):
 @pytest.mark.parametrize(("lines", "left"), [(40, 0), (41, 1), (60, 20)])
 def test_message_has_forty_lines_and_says_how_many_are_left(conn, lines, left):
     found = asked(conn, FAR)
-    more = ("Another sentence.",) * (lines - len(question.plain(found)))
+    more = ("Another sentence.",) * (lines - len(question_text.plain(found)))
     [held] = found.held
-    told = question.plain(replace(found, held=(replace(held, sentences=held.sentences + more),)))
+    told = question_text.plain(replace(found, held=(replace(held, sentences=held.sentences + more),)))
     assert len(told) == 40 + (left > 0)
     assert (told[-1] == f"and {left} more lines, under the link") == (left > 0)
 
@@ -166,9 +168,9 @@ def test_message_has_forty_lines_and_says_how_many_are_left(conn, lines, left):
 def test_message_is_shortened_and_the_page_is_not(conn):
     found = asked(conn, FAR)
     long = replace(found, held=found.held * 30)
-    assert len(question.plain(long)) == 41
-    assert question.plain(long)[-1].endswith("more lines, under the link")
-    assert question.markdown(long).count("### line_items") == 30
+    assert len(question_text.plain(long)) == 41
+    assert question_text.plain(long)[-1].endswith("more lines, under the link")
+    assert question_text.markdown(long).count("### line_items") == 30
 
 
 def test_says_since_when_it_has_been_so(conn):
@@ -187,13 +189,13 @@ def test_says_since_when_it_has_been_so(conn):
     found = asked(conn, FAR)
     (first,) = conn.execute("SELECT scanned_at FROM confidence.forensic_run WHERE scan_id = 'worse'").fetchone()
     assert (found.held[0].since, found.held[0].runs) == (first, 2)
-    assert "in 2 runs one after the other" in question.markdown(found)
+    assert "in 2 runs one after the other" in question_text.markdown(found)
 
 
 def test_what_is_worse_for_the_first_time_is_no_streak(conn):
     found = asked(conn, FAR)
     assert found.held[0].runs == 1
-    assert "one after the other" not in question.markdown(found)
+    assert "one after the other" not in question_text.markdown(found)
 
 
 def test_a_figure_that_only_warns_is_told_without_what_another_night_would_do(conn):
@@ -203,7 +205,7 @@ def test_a_figure_that_only_warns_is_told_without_what_another_night_would_do(co
     assert [sentence.partition(" (")[0] for sentence in found.held[0].sentences[-1:]] == [
         "**40** rows that the copy lacks"
     ]
-    assert "second time in a row" not in question.markdown(found)
+    assert "second time in a row" not in question_text.markdown(found)
 
 
 def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
@@ -218,7 +220,7 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
 
 @pytest.mark.parametrize(("metric", "again"), [("plan.update", True), (METRIC, False)])
 def test_says_whether_the_next_night_asks_again(conn, metric, again):
-    text = question.markdown(asked(conn, replace(FAR, metric=metric), plan=(40, 0, 0)))
+    text = question_text.markdown(asked(conn, replace(FAR, metric=metric), plan=(40, 0, 0)))
     assert ("the next run asks again" in text) == again
     assert ("the same drift is not asked about again" in text) != again
 
@@ -227,7 +229,7 @@ def test_a_pattern_of_another_table_names_it(conn):
     asked(conn, FAR)
     pattern = Pattern("jobs", "delete", "value", "shop_id", "7301", 74, 74, present=74, rows=150)
     scan_log.keep_patterns(conn, "scan", [pattern])
-    assert f"- What stands out in jobs: {pattern}." in question.markdown(ask(conn)).splitlines()
+    assert f"- What stands out in jobs: {pattern}." in question_text.markdown(ask(conn)).splitlines()
 
 
 @pytest.mark.parametrize(("planned", "where"), [(74, ""), (397, " in line_items")])
@@ -236,7 +238,7 @@ def test_a_pattern_names_its_table_if_the_plan_has_rows_of_others(conn, planned,
     asked(conn, FAR, plan=(0, 0, planned))
     pattern = Pattern("line_items", "delete", "value", "shop_id", "7301", 74, 74, present=74, rows=150)
     scan_log.keep_patterns(conn, "scan", [pattern])
-    assert f"- What stands out{where}: {pattern}." in question.markdown(ask(conn)).splitlines()
+    assert f"- What stands out{where}: {pattern}." in question_text.markdown(ask(conn)).splitlines()
 
 
 def put_and_answered(conn, decision: str, who: str = "Ada", run: str = RUN, **answer) -> None:
@@ -248,7 +250,7 @@ def put_and_answered(conn, decision: str, who: str = "Ada", run: str = RUN, **an
 
 
 def earlier(conn) -> str:
-    [line] = [line for line in question.markdown(ask(conn)).splitlines() if "uestion of 20" in line]
+    [line] = [line for line in question_text.markdown(ask(conn)).splitlines() if "uestion of 20" in line]
     return line
 
 
@@ -286,8 +288,8 @@ def test_who_is_asked_again_about_the_same_scans_reads_so(conn):
 
 
 def test_parts_of_a_question_are_its_lines(conn):
-    text = question.markdown(asked(conn, FAR, plan=(40, 2, 1), evidence="e1"))
-    found = question.parts(text)
+    text = question_text.markdown(asked(conn, FAR, plan=(40, 2, 1), evidence="e1"))
+    found = question_text.parts(text)
     assert list(found.answers) == list(question.OPTIONS)
     assert found.answers["Repair, then resume"].startswith("the 43 changes above are made, also if")
     assert found.before.endswith("were looked at.\n\n")
@@ -297,4 +299,4 @@ def test_parts_of_a_question_are_its_lines(conn):
 
 
 def test_a_text_without_answers_is_all_before_them():
-    assert question.parts("What now?\n- **bold**") == question.Parts("What now?\n- **bold**", {}, "")
+    assert question_text.parts("What now?\n- **bold**") == question_text.Parts("What now?\n- **bold**", {}, "")

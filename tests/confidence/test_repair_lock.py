@@ -100,7 +100,7 @@ class TestRepairing:
             judgements.save_judgement(conn, scanned, PASSED)
         again = summary(scan_id=scans[0].scan_id, **TONIGHT)
         scan_log.record(conn, again)
-        assert "line_items was scanned anew" in self.refusal(conn, scans)
+        assert "line_items was scanned again" in self.refusal(conn, scans)
         assert "line_items was not judged" in self.refusal(conn, [again, scans[1]])
         judgements.save_judgement(conn, again, PASSED)
         self.repair(conn, [again, scans[1]])
@@ -111,8 +111,8 @@ class TestRepairing:
             judgements.save_judgement(conn, scanned, PASSED)
         with pytest.raises(RuntimeError), repair_lock.scanning(conn, "repairshopr", "tonight", "invoices", 1):
             raise RuntimeError("cut off")
-        assert "invoices was scanned anew" in self.refusal(conn, scans)
-        with pytest.raises(PlanGone, match="invoices was scanned anew"):
+        assert "invoices was scanned again" in self.refusal(conn, scans)
+        with pytest.raises(PlanGone, match="invoices was scanned again"):
             judgements.save_judgement(conn, scans[1], PASSED)
 
     def test_other_scans_are_left_alone_by_one_that_begins(self, conn, scans):
@@ -148,6 +148,6 @@ class TestRepairing:
 
     def test_a_judgement_of_figures_that_were_replaced_meanwhile_is_refused(self, conn, scans):
         scan_log.record(conn, summary(scan_id=scans[0].scan_id, **TONIGHT))
-        with pytest.raises(PlanGone, match="line_items was scanned anew"):
+        with pytest.raises(PlanGone, match="line_items was scanned again"):
             judgements.save_judgement(conn, scans[0], PASSED)
         assert [row["verdict"] for row in rows(conn)] == [None, None]

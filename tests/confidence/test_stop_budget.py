@@ -150,9 +150,9 @@ class TestProofs:
         judged(conn, "good", entity="customers")
         judged(conn, "newer, no evidence", entity="customers", incomplete="too much is unknown")
         scan_log.record(conn, summary(scan_id="newest, not judged", entity="customers"))
-        judged(conn, "scanned anew", entity="customers")
-        conn.execute("UPDATE confidence.forensic_run SET rescanned = true WHERE scan_id = 'scanned anew'")
-        for scan_id, days in [("good", 5), ("newer, no evidence", 3), ("newest, not judged", 1), ("scanned anew", 2)]:
+        judged(conn, "scanned again", entity="customers")
+        conn.execute("UPDATE confidence.forensic_run SET rescanned = true WHERE scan_id = 'scanned again'")
+        for scan_id, days in [("good", 5), ("newer, no evidence", 3), ("newest, not judged", 1), ("scanned again", 2)]:
             aged(conn, scan_id, days)
         assert ages(conn, "tickets", "customers") == {"tickets": None, "customers": 5}
 

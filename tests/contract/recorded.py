@@ -207,7 +207,7 @@ def _require_look_up(where: str, entity: Entity, lookup: Lookup, records: Sequen
         if listed != looked_up:
             raise WrongExamples(
                 f"{where} shows other rows of {part.table.full_name} than the list, so they would stay unproven: let"
-                " both requests ask for them, or record both answers anew"
+                " both requests ask for them, or record both answers again"
             )
 
 

@@ -277,7 +277,7 @@ class TestRepair:
         with pytest.raises(NotJudged, match=f"{scans[-1].entity} was not scanned"):
             filled.repair(scans[:-1])
         filled.scan_one(scans[0].entity)
-        with pytest.raises(NotJudged, match=f"{scans[0].entity} was scanned anew"):
+        with pytest.raises(NotJudged, match=f"{scans[0].entity} was scanned again"):
             filled.repair(scans)
         assert filled.standing() == before
 

@@ -25,7 +25,8 @@ from include.api.decoding import decode_json
 from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
 from include.api.paginators import Page
 from include.api.request import Request
-from include.confidence.field_changes import RECORD, State, known_fields
+from include.confidence.field_changes import RECORD, State
+from include.confidence.field_store import known_fields
 from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror import read

@@ -137,7 +137,7 @@ KILLED = (
         seen="Postgres restarts all of its sessions; tasks fail with *server closed the connection unexpectedly* and"
         " are tried again. Never use `kill -9` on Postgres: `SELECT pg_terminate_backend(pid)` ends one session"
         " alone.",
-        click="Nothing: staged rows are gone, so a scan begins anew.",
+        click="Nothing: staged rows are gone, so a scan begins again.",
         holds="The copy has all of a sync or repair, or nothing. The next try ends as if nothing had happened.",
     ),
     Drill(
@@ -186,7 +186,7 @@ DATABASE = (
         "locked-table",
         "Somebody's `psql` holds a lock",
         seen="A sync or repair stands still, for 15 minutes at most. Then *a row or table stayed locked for too"
-        " long*. Of `stop_writer`: *the writer did not come to rest in time*, with the session's name.",
+        " long*. Of `stop_writer`: *the writer did not stop in time*, with the session's name.",
         click="Find the session: `SELECT pid, usename, query, pg_blocking_pids(pid) FROM pg_stat_activity`. Let its"
         " owner commit, or end it with `SELECT pg_terminate_backend(<pid>)`. Then clear the task.",
         holds="Nothing was written while it was locked. A row that somebody was changing is left alone and counted as"
@@ -212,7 +212,7 @@ DATABASE = (
     Drill(
         "warehouse-gone-at-end",
         "Warehouse or Airflow's API is out of reach when a run ends",
-        seen="*warehouse or Airflow API not to be reached at the end of a run*. The writer stays stopped.",
+        seen="*the warehouse or Airflow's API could not be reached at the end of a run*. The writer stays stopped.",
         click="Bring back what can't be reached, then clear `resume_writer` with downstream.",
         holds="The writer does not run before somebody knows that it may. It runs after the clear.",
     ),
@@ -362,7 +362,7 @@ TIME = (
     Drill(
         "upgrade-in-between",
         "Code and schema are upgraded between a failure and the rerun",
-        seen="The cleared step begins anew, or refuses: *this code reads*, *clear scan with downstream*.",
+        seen="The cleared step begins again, or refuses: *this code reads*, *clear scan with downstream*.",
         click="Clear `scan` with downstream. Nothing from before the upgrade is used.",
         holds="The next scan is clean; older syncs can still be rolled back.",
     ),
@@ -389,7 +389,7 @@ CLICKS = (
         "marked-task",
         "A task is marked as success or failed by hand",
         seen="The next step refuses (*was not judged: gate_check did not get to its end*), or `report` fails the run:"
-        " *`<step>` is not done, whatever its task looks like*.",
+        " *`<step>` was not done, although no task failed*.",
         click="Clear the step that the message names, with downstream.",
         holds="Nothing is repaired without a verdict on exactly its scans. The run is red, and it is told once.",
     ),
@@ -459,7 +459,7 @@ CLICKS = (
         "deleted-pool",
         "The writer's pool is deleted",
         seen="Syncs stay `scheduled`. Within ten minutes: *the writer's pool is missing*.",
-        click="Trigger `<source>_reconcile`, which makes it anew; so does a restart.",
+        click="Trigger `<source>_reconcile`, which creates it again; so does a restart.",
         holds="The waiting sync runs.",
     ),
     Drill(
@@ -505,7 +505,7 @@ REPAIR = (
     Drill(
         "worse-repair",
         "A repair made it worse",
-        seen="*the repair made it worse*: the writer is held, and the `sync_id` is in the message.",
+        seen="*the repair made the copy worse*: the writer is held, and the `sync_id` is in the message.",
         click="Roll back that `sync_id` ([how](operating.md#how-to-undo)), mend the cause, then clear `scan` with"
         " downstream.",
         holds="The writer stands until somebody has looked. The rollback gives back each row as it was.",

@@ -51,7 +51,7 @@ def test_wrong_repair_is_undone_with_the_message_alone(airflow, synced, conn, se
 
     # From here on nothing but the message is known.
     [message] = service.told
-    assert message["title"] == f"{SOURCE}: the repair made it worse"
+    assert message["title"] == f"{SOURCE}: the repair made the copy worse"
     told = re.search(r"applied under sync_id (\d+), which can be rolled back", message["message"])
     assert told
     sync_id = int(told[1])

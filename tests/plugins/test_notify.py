@@ -257,7 +257,7 @@ class TestRun:
             with pytest.raises(RunFailed):
                 report(run)
         [message] = service.told
-        assert message["title"] == f"{SOURCE}: gate_check is not done, whatever its task looks like"
+        assert message["title"] == f"{SOURCE}: gate_check was not done, although no task failed"
         assert message["message"].startswith("the warehouse has no verdict on tickets")
 
     def test_each_part_of_the_scan_says_why_it_failed(self, airflow, connected, service):
@@ -278,7 +278,7 @@ class TestRun:
         fail(run, "stop_writer", DrainTimeout("1 task was still at work"))
         with pytest.raises(RunFailed):
             report(run, stop_writer="failed")
-        assert service.titles == [f"{SOURCE}: the writer did not come to rest in time"]
+        assert service.titles == [f"{SOURCE}: the writer did not stop in time"]
 
     def test_refused_conf_is_not_told(self, airflow, connected, service):
         run = Run()
@@ -314,7 +314,7 @@ class TestRun:
         assert service.told == []
         fail(run, "report", lost.value)
         [message] = service.told
-        assert message["title"] == f"{SOURCE}: warehouse or Airflow API not to be reached at the end of a run"
+        assert message["title"] == f"{SOURCE}: the warehouse or Airflow's API could not be reached at the end of a run"
         assert "127.0.0.1:1" not in message["message"]
 
     def test_report_that_fails_the_run_has_told_already(self, airflow, connected, service):

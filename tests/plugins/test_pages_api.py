@@ -35,7 +35,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import insert, update
 
 from docs.reference import load
-from include.confidence import field_changes, findings, holds, judgements, planned_changes, scan_log
+from include.confidence import field_store, findings, holds, judgements, planned_changes, scan_log
 from include.confidence.account import Account
 from include.confidence.census import Census
 from include.confidence.field_changes import FieldChange, Kind, State
@@ -253,9 +253,9 @@ def fill_fields(conn: psycopg.Connection) -> None:
     census = Census()
     census.count([{"id": number, "met": {"where": "x"}} for number in range(40)])
     states = {"id": State.DECLARED, "met": State.KEPT, "met.where": State.KEPT}
-    field_changes.save_census(conn, SOURCE, "customers", {}, census.counted(), states, whole=True, vanished=["met"])
+    field_store.save_census(conn, SOURCE, "customers", {}, census.counted(), states, whole=True, vanished=["met"])
     changes = [FieldChange(kind, "met", State.KEPT, "object") for kind in (Kind.NEW, Kind.VANISHED, Kind.BACK)]
-    field_changes.save_changes(conn, SOURCE, "customers", RUN, changes)
+    field_store.save_changes(conn, SOURCE, "customers", RUN, changes)
 
 
 def judged(conn: psycopg.Connection, scanned: ForensicSummary, judgement: Judgement, hours: int) -> None:

@@ -41,7 +41,7 @@ from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 from include.warehouse.rollback import Conflict, Undone
 from include.warehouse.sync_log import Counts
-from plugins.pages import access, html, months, question, render, warehouse
+from plugins.pages import access, html, months, question, render, summaries, warehouse
 from plugins.pages.airflow_state import Answer, Decision, FailedRun, Orchestration, Question, RollbackRun, Schedule
 from plugins.pages.plan import Aftermath
 from plugins.pages.status import Alert, HealthFigures, SourceDetail, TableFigures
@@ -1074,23 +1074,23 @@ def test_runs_that_the_total_drift_leaves_out_are_counted(known, left_out, told)
 
 def test_worst_part_is_shown_unless_another_is_asked_for():
     parts = [EntityScope("customers", "all", 2, AT), EntityScope("line_items", "all", 2, AT)]
-    assert html.chosen(parts, [SCAN], None, "all") == parts[1]
-    assert html.chosen(parts, [SCAN], "customers", "all") == parts[0]
-    assert html.chosen(parts, [replace(SCAN, verdict=Verdict.PASS)], None, "all") == parts[0]
-    assert html.chosen([], [], "customers", "all") is None
+    assert summaries.chosen(parts, [SCAN], None, "all") == parts[1]
+    assert summaries.chosen(parts, [SCAN], "customers", "all") == parts[0]
+    assert summaries.chosen(parts, [replace(SCAN, verdict=Verdict.PASS)], None, "all") == parts[0]
+    assert summaries.chosen([], [], "customers", "all") is None
 
 
 def test_worst_metric_is_shown_first():
     calm = replace(SERIES, metric="calm", points=SERIES.points[:1])
-    assert html.urgent_first([calm, SERIES]) == [SERIES, calm]
+    assert summaries.urgent_first([calm, SERIES]) == [SERIES, calm]
 
 
 def test_runs_are_made_of_whole_pages():
     scans = (SCAN, replace(SCAN, entity="customers", verdict=Verdict.PASS), replace(SCAN, run="other/1"))
-    (run, other) = html.runs_of(Page(scans, None))
+    (run, other) = summaries.runs_of(Page(scans, None))
     assert (run.run, run.entities, run.verdict, run.plan.insert) == (RUN, 2, Verdict.HOLD, 80)
     assert other.run == "other/1"
-    assert html.runs_of(Page(scans, "more")) == [run]
+    assert summaries.runs_of(Page(scans, "more")) == [run]
 
 
 def test_runs_that_failed_without_a_scan_are_among_the_last_runs(known):
@@ -1099,7 +1099,7 @@ def test_runs_that_failed_without_a_scan_are_among_the_last_runs(known):
     scanned = [FailedRun(RUN, days[1])]
 
     def listed(scans: Page[Scan], failed: list[FailedRun]) -> list[str]:
-        return [run.run.removeprefix(f"{RECONCILE}/") for run in html.last_runs(scans, failed)]
+        return [run.run.removeprefix(f"{RECONCILE}/") for run in summaries.last_runs(scans, failed)]
 
     run = RUN.removeprefix(f"{RECONCILE}/")
     assert listed(Page((SCAN,), None), failed + scanned) == ["newest", "new", run, "old"]

@@ -262,7 +262,7 @@ class TestTells:
         airflow.runs[stopped.name] = "failed"
         found(conn)
         assert later(conn) == [Code.UNATTENDED]
-        assert service.titles == [f"{SOURCE}: the writer could not be let run again"]
+        assert service.titles == [f"{SOURCE}: the writer could not be started again"]
         del airflow.runs[stopped.name]
         later(conn)
         assert len(service.told) == 2

@@ -181,7 +181,7 @@ def test_drain_that_takes_too_long_leaves_everything_as_it_was(platform):
     assert platform.steps(run_id)["scan"] == "upstream_failed"
     assert "still at work after 4 s" in platform.airflow.log(RECONCILE, run_id, "stop_writer")
     assert platform.airflow.wait(SYNC, sync_run) == "success"
-    assert platform.service.titles == ["repairshopr: the writer did not come to rest in time"]
+    assert platform.service.titles == ["repairshopr: the writer did not stop in time"]
 
 
 @pytest.mark.drill("warehouse-gone-at-end")
@@ -200,7 +200,9 @@ def test_warehouse_out_of_reach_at_the_end_leaves_the_writer_stopped(platform):
         finally:
             conn.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     assert platform.writer().stands
-    assert platform.service.titles == ["repairshopr: warehouse or Airflow API not to be reached at the end of a run"]
+    assert platform.service.titles == [
+        "repairshopr: the warehouse or Airflow's API could not be reached at the end of a run"
+    ]
     platform.airflow.clear(RECONCILE, run_id, "resume_writer")
     assert platform.airflow.wait(RECONCILE, run_id) == "failed"
     assert platform.writer().runs
@@ -218,7 +220,7 @@ def test_repair_that_made_it_worse_holds_the_writer_and_names_the_sync_id(platfo
     assert f"sync_id {sync_id}" in writer.hold_reason
     assert f"sync_id {sync_id}" in platform.airflow.log(RECONCILE, run_id, "verify")
     [message] = platform.service.told
-    assert message["title"] == "repairshopr: the repair made it worse"
+    assert message["title"] == "repairshopr: the repair made the copy worse"
     assert f"sync_id {sync_id}" in message["message"]
 
 

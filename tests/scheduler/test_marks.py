@@ -72,7 +72,7 @@ def test_run_marked_as_done_while_scanning_is_not(platform, scanning):
     assert platform.airflow.wait(RECONCILE, scanning, timeout=180) == "failed"
     assert "the warehouse has no whole scan of" in platform.airflow.log(RECONCILE, scanning, "report")
     assert platform.writer().runs
-    assert platform.service.titles == [f"{SOURCE}: scan is not done, whatever its task looks like"]
+    assert platform.service.titles == [f"{SOURCE}: scan was not done, although no task failed"]
 
 
 @pytest.mark.drill("marked-run")
@@ -80,7 +80,7 @@ def test_run_marked_as_done_while_it_asks_is_failed_over_the_stopped_writer(plat
     platform.airflow.mark_run(RECONCILE, asking, "success")
     assert ended(platform, asking) == "failed"
     assert platform.writer().stands
-    assert platform.service.titles == [f"{SOURCE}: the writer could not be let run again"]
+    assert platform.service.titles == [f"{SOURCE}: the writer could not be started again"]
     # People know that; once somebody makes it look well they don't.
     assert platform.watch() == ["writer_unattended"]
     assert len(platform.service.told) == 1
@@ -109,7 +109,7 @@ def test_resume_writer_of_a_held_run_marked_as_done_is_not(platform):
     assert ended(platform, run_id) == "failed"
     assert platform.writer().stands
     assert "although resume_writer does not look failed" in platform.airflow.last_log(RECONCILE, run_id, "report")
-    assert platform.service.titles[-1] == f"{SOURCE}: resume_writer is not done, whatever its task looks like"
+    assert platform.service.titles[-1] == f"{SOURCE}: resume_writer was not done, although no task failed"
 
 
 @pytest.mark.drill("deleted-run")

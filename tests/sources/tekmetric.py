@@ -19,9 +19,10 @@ from include.sources.base import Api, Synced
 from include.sources.tekmetric import SOURCE
 from include.sources.tekmetric.tables import SHOPS
 from include.warehouse import fence, sync_log
-from include.warehouse.rollback import Tables, Undone, roll_back
+from include.warehouse.rollback import Undone, roll_back
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import Table
+from include.warehouse.table_rollback import Tables
 
 RUN = "tekmetric_sync/test"
 MIRRORED: dict[str, Table] = {table.name: table for entity in SOURCE.entities for table in entity.tables}

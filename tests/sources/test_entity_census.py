@@ -9,7 +9,8 @@ import pytest
 from include.api.errors import FixConfiguration
 from include.confidence import judgements
 from include.confidence.census import Census
-from include.confidence.field_changes import State, found_by, known_fields
+from include.confidence.field_changes import State
+from include.confidence.field_store import found_by, known_fields
 from include.confidence.policy import Unproven, Verdict, judge
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies

@@ -14,8 +14,9 @@ from include.sources.base import entity_of
 from include.sources.mirror.entity_census import censuses, count_page, state_of
 from include.sources.mirror.extract import nested_rows
 from include.sources.tekmetric.tables import percent
+from include.warehouse.field_path import lies_in
 from include.warehouse.readers import structure
-from include.warehouse.table import EXTRA, Column, Table, lies_in
+from include.warehouse.table import EXTRA, Column, Table
 
 from .recorded_shapes import ADDED, SHAPES
 

@@ -12,7 +12,8 @@ from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.sources.square import SOURCE
 from include.warehouse import fence, sync_log
-from include.warehouse.rollback import Tables, roll_back
+from include.warehouse.rollback import roll_back
+from include.warehouse.table_rollback import Tables
 
 from .square import RUN, TABLES, Seller, contents, everything, rows, selling
 

@@ -11,7 +11,8 @@ from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror.repair import reset_watermarks
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence, sync_log
-from include.warehouse.rollback import RollbackRefused, Tables, roll_back
+from include.warehouse.rollback import RollbackRefused, roll_back
+from include.warehouse.table_rollback import Tables
 
 from .twisted import always, twisted
 

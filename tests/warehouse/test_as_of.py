@@ -12,10 +12,11 @@ from psycopg import sql
 
 from include.warehouse import fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.rollback import Tables, roll_back
+from include.warehouse.rollback import roll_back
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
 from include.warehouse.table import EXTRA, Column, Table
+from include.warehouse.table_rollback import Tables
 from tests.warehouse.shop import (
     FAMILY,
     LINES,

@@ -21,9 +21,10 @@ from include.warehouse import sync_log
 from include.warehouse.migrations import extra
 from include.warehouse.migrations.extra import column_from_extra, column_to_extra
 from include.warehouse.readers import structure
-from include.warehouse.rollback import RollbackRefused, Tables, roll_back
+from include.warehouse.rollback import RollbackRefused, roll_back
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.table import Column, RowRefused, Table
+from include.warehouse.table_rollback import Tables
 from stack.new_source import TYPES
 
 NAME = CUSTOMERS.full_name

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from include.warehouse import compare
+from include.warehouse import compare, row_conditions
 from include.warehouse.merge import Merged
 from include.warehouse.staging import Stage
 from include.warehouse.table import EXTRA
@@ -432,6 +432,6 @@ def test_of_repeats_the_version_decides_and_then_the_time_of_the_change(conn):
 def test_a_row_has_only_gained_fields_if_it_has_all_of_the_copy(conn, copy, shown, gained):
     columns = ", ".join(f"NULL::text AS {name}" for name in PARTS.compared if name not in ("tags", EXTRA))
     row = f"(SELECT {columns}, %s::jsonb AS tags, %s::jsonb AS extra)"
-    query = sql.SQL("SELECT {} FROM " + row + " s, " + row + " t").format(compare._lost_nothing(PARTS))
+    query = sql.SQL("SELECT {} FROM " + row + " s, " + row + " t").format(row_conditions.lost_nothing(PARTS))
     values = [Jsonb(each) if each else None for each in (shown, shown, copy, copy)]
     assert bool(*conn.execute(query, values).fetchone()) == gained

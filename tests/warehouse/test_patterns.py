@@ -6,7 +6,7 @@ import pytest
 from psycopg import sql
 
 from include.warehouse import compare
-from include.warehouse.patterns import MOST, find_patterns
+from include.warehouse.find_patterns import MOST, find_patterns
 from include.warehouse.staging import Stage
 from tests.warehouse.shop import PARTS, STOCK, apply, day, part, planned, staged
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import DrainTimeout, FenceError
 from include.warehouse.merge import apply_plan
-from include.warehouse.rollback import Conflict, RollbackRefused, Tables, Undone, roll_back
+from include.warehouse.rollback import Conflict, RollbackRefused, Undone, roll_back
+from include.warehouse.table_rollback import Tables
 from tests.warehouse.shop import (
     FAMILY,
     LINES,

@@ -9,7 +9,8 @@ import pytest
 from include.confidence.queries.history import KeyRefused, RowChange, RowHistory, logged_tables, read_history
 from include.confidence.queries.paging import CursorRefused
 from include.warehouse import sync_log
-from include.warehouse.rollback import Tables, roll_back
+from include.warehouse.rollback import roll_back
+from include.warehouse.table_rollback import Tables
 from tests.warehouse.shop import PARTS, SOURCE, STOCK, day, expire_log, part, rows, synced
 
 

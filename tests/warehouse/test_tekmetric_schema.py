@@ -21,8 +21,9 @@ from sqlalchemy.engine import make_url
 from include.warehouse import compare, fence, migrate, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.migrations import ddl
-from include.warehouse.rollback import Tables, roll_back
+from include.warehouse.rollback import roll_back
 from include.warehouse.staging import Stage
+from include.warehouse.table_rollback import Tables
 from tests.conftest import copy_of
 from tests.repair_shops import TABLES, bury, march, order, put, rows, write
 

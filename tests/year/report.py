@@ -214,20 +214,20 @@ An incident that several policies tell in the same night counts for each of them
 
 ## What is a model here
 
-The product's own are the policies of each entity, the judgement, and the history by which it judges. A model
-(`tests/year/shop.py`) are the nights: it has numbers of rows, no rows. Its assumptions:
+The policies of each entity, the judgement and the history by which it judges are the product's own. The nights come
+from a model (`tests/year/shop.py`), which has numbers of rows but no rows. Its assumptions:
 
 - A table begins with 300 to 200,000 rows, by chance, and grows by 0.08 % on an ordinary day; 0.3 % of its rows change.
   A day's pace follows the weekday (Sundays a tenth), the season (30 % to both sides) and a growth of 30 % in the year.
 - Two bulk imports, two stock-takings and four moves of prices a year concern a third of the lists each.
-- A list that is read by page numbers leaves out 0.01 % of its rows and shows as many twice, a list with a cursor a
-  fifth of that; in half of the nights of an event ten times as many. These
-  shares are assumed, not measured at a vendor, and the false warnings depend on them more than on anything else: in an
-  earlier model, in which events concerned every list, and lists showed rows that the copy rightly lacks as often as
-  they left rows out, RepairShopr had six to nine a year.
+- A list that is read by page numbers leaves out 0.01 % of its rows and shows as many twice; a list with a cursor a
+  fifth of that. In half of the nights of an event it is ten times as many. These shares are assumed, not measured at a
+  vendor, and the false warnings depend on them more than on anything else. In an earlier model events concerned every
+  list, and lists showed rows that the copy rightly lacks as often as they left rows out: with it RepairShopr had six to
+  nine false warnings a year.
 - The vendor leaves 0.1 % of the second looks without an answer, and 30 % in one night of a hundred.
-- Whatever is wrong stays wrong until it is mended. In fact a sync that reads whole lists mends it by itself; entities
-  that are read so have no incidents here. Nothing is repaired unattended (`dry_run`, the default).
+- Whatever is wrong stays wrong until it is mended. In fact a sync that reads whole lists mends it by itself, so
+  entities with such lists have no incidents here. Nothing is repaired unattended (`dry_run`, the default).
 - Rules inside the copy (`..._violations`) are never broken, so no incident is told by them. Crew calls and images have
   no feed noise.
 

@@ -51,7 +51,7 @@ class FieldsLost:
         """Return names of lost fields that nobody has accepted, and how many such fields there are.
 
         A summary counts all lost fields (`baseline` is the count of the `accepted` run) but names only the first of
-        them. Of the fields without a name, as many count as accepted as the accepted run had.
+        them. Unnamed fields count as accepted up to the number of unnamed fields in the accepted run.
         """
         named = summary.examples.get(lost_examples(self.metric), [])
         accepted_names = accepted.examples.get(lost_examples(self.metric), []) if accepted else []

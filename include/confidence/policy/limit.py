@@ -31,8 +31,9 @@ class Limit:
         if value is None or whole is None:
             return [Gate(self.metric, number(baseline), None, value, None)]
         limit = max(Decimal(self.min_rows), whole * exact(self.share))
-        if any(run.accepted for run in history) and baseline is not None and baseline > limit:
-            limit += baseline
+        accepted = baseline if any(run.accepted for run in history) else None
+        if accepted is not None and accepted > limit:
+            limit += accepted
         if value <= limit:
             return [Gate(self.metric, number(baseline), number(limit), value, Verdict.PASS)]
         above = f"{self.metric} is {value} of {whole} {self.of}, above its limit {text(limit)}"

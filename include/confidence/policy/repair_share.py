@@ -16,12 +16,12 @@ PLAN = "plan."
 class RepairShare:
     """A repair must not delete more than the share `delete` of the live rows looked at, nor update more than `change`.
 
-    That holds for all tables of the entity together, and for each by itself: a fifth of the orders is few beside all
-    their lines. Up to `min_rows` rows always pass; more than both holds. Inserts are not limited: they overwrite
-    nothing, a rollback takes them back without loss, and every first repair into an empty copy would hold.
+    The limits apply to all tables of the entity together, and to each table by itself: a fifth of all orders is a small
+    share of orders and lines together. Up to `min_rows` rows always pass. Inserts are not limited: they overwrite
+    nothing, a rollback removes them without loss, and a limit would hold every first repair into an empty copy.
 
-    A decision to resume does not accept such a plan. If it did, the next night would apply the plan unattended. The
-    gate holds again for as long as the plan is that large.
+    A decision to resume does not accept such a plan, or else the next night would apply it unattended. The gate holds
+    again for as long as the plan is that large.
     """
 
     delete: float = 0.05
@@ -44,11 +44,12 @@ class RepairShare:
         limit = self._limit(summary.live_rows, share)
         if planned > limit:
             return self._hold(action, planned, summary.live_rows, "live rows looked at", limit)
-        for table, rows in by_table.items():
-            live_rows = summary.accounts[table].looked_at
-            # A scan may count rows that its plan leaves as they are.
-            if min(rows, planned) > (most := self._limit(live_rows, share)):
-                return self._hold(action, min(rows, planned), live_rows, f"live rows of {table} looked at", most)
+        for table, drifted in by_table.items():
+            # The account also has drifted rows that the plan leaves alone, so it may have more than the plan.
+            rows, live_rows = min(drifted, planned), summary.accounts[table].looked_at
+            table_limit = self._limit(live_rows, share)
+            if rows > table_limit:
+                return self._hold(action, rows, live_rows, f"live rows of {table} looked at", table_limit)
         return Gate(f"{PLAN}{action}", None, number(limit), planned, Verdict.PASS)
 
     def _limit(self, live_rows: int, share: float) -> Decimal:

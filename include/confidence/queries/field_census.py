@@ -18,7 +18,7 @@ class SourceField:
     """A field of a table's records.
 
     - `state`: `declared` if the field or something in it is read, `ignored` for the `reason`, or `kept` in the column
-      `extra`. Of an answer whose records no table has, the reason also says what a field is read for.
+      `extra`. If no table has the records, the reason also says what a field is read for.
     - `types`: all that were seen; `unreadable`: those among them that can't be read
     - `share`: of the objects that could have it, in the last whole scan that has seen it; None before the first
     - `codes`: the values of a declared enumeration, empty for all other fields

@@ -38,9 +38,10 @@ def read_nights(conn: Connection, sources: Sequence[str], since: date) -> dict[s
 
 
 def with_failed(nights: Sequence[Night], failed: Mapping[str, datetime]) -> tuple[Night, ...]:
-    """Return a source's nights, those as failed whose run has failed, or that have no scan but a failed run.
+    """Return a source's nights with the kind `failed` where the night's run has failed.
 
-    A hold stays one: its run fails if nobody answers. `failed`: the runs that have failed, and when each began.
+    A night without a scan is failed if any run has failed on it. A hold stays a hold: its run fails if nobody answers.
+    `failed`: the runs that have failed, and when each began.
     """
     by_day = {at.astimezone(UTC).date(): run for run, at in failed.items()}
     return tuple(

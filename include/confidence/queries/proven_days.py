@@ -21,7 +21,7 @@ def read_proven_days(
     - `open_changes`: the figure of a repair's checks that counts the changes which are still open
     """
     found: dict[str, dict[date, bool | None]] = {}
-    # Of several runs, confirmed outweighs unknown, and unknown outweighs not confirmed.
+    # If a day has several runs, confirmed outweighs unknown, and unknown outweighs not confirmed.
     weight = {True: 2, None: 1, False: 0}
     for row in cursor.execute(CONFIRMED, params).fetchall():
         days = found.setdefault(row["source"], {})

@@ -64,7 +64,7 @@ class Store:
         return past[-min(changes, len(past))] if past and changes else self.lines(element_id)
 
     def line(self, line_id: UUID) -> Line:
-        """A line. Raises KeyError where there is none, be it that it was deleted."""
+        """A line. Raises KeyError where there is none, or where it was deleted."""
         line = self.elements.get(self.home.get(line_id), {}).get(line_id)
         if line is None:
             raise KeyError(f"there is no line {line_id}")

@@ -41,5 +41,5 @@ class Control(control.TimedControl):
         return self._send("GET", f"rows/{kind}")
 
     def row(self, kind: Kind, row_id: str) -> Row | None:
-        """A row as the API shows it, be it a tombstone; None where there is none."""
+        """A row as the API shows it, perhaps a tombstone; None where there is none."""
         return self._send("GET", f"rows/{kind}/{row_id}")

@@ -266,8 +266,8 @@ def _moneys(
         ),
     }
     sort_field = asked.sort_field.lower()
-    (low, high), other = windows.pop(sort_field), windows
-    ((other_field, (earliest, latest)),) = other.items()
+    low, high = windows.pop(sort_field)
+    [(other_field, (earliest, latest))] = windows.items()
     walk = table.walk(sort_field, places, low, high, after=place.behind, newest_first=asked.sort_order == "DESC")
     numbers = (pair for pair in walk if earliest <= table.moment(pair[1], other_field) <= latest)
     rows = ((at, row) for at, number in numbers if wanted(row := table.row(number)))

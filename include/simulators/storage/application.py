@@ -99,7 +99,7 @@ def create(conn: psycopg.Connection) -> None:
 
 
 def fill(conn: psycopg.Connection, images: int, *, bucket: str, endpoint: str, seed: int = 1) -> list[str]:
-    """Write the rows that the seed gives to empty tables, and return what `keys` does.
+    """Fill the empty tables with the rows of the seed. Return the keys of the objects that they need, as `keys` does.
 
     `endpoint` (without a trailing slash) is where the store was reached when the path-style URLs were made.
     """

@@ -57,7 +57,7 @@ class Control(control.TimedControl):
         return self._send("GET", f"rows/{kind}/{row_id}")
 
     def order(self, order_id: int) -> Row:
-        """An order as it truly is, be it deleted."""
+        """An order as it truly is, deleted ones too."""
         return self.row("orders", order_id)
 
     def profit(self, order_id: int) -> Sums:

@@ -43,7 +43,7 @@ class Store:
         self.spoilt: dict[tuple[View, int], Row] = {}
 
     def noise(self, thing: str) -> Noise:
-        """The forms in which values of a thing are written, be it ever so often."""
+        """The forms in which the values of a thing are written, the same each time."""
         return Noise(self._seed, thing)
 
     def live(self, kind: str, shop_id: int) -> list[Row]:
@@ -84,7 +84,7 @@ class Store:
         )
 
     def order(self, order_id: int) -> Order:
-        """An order, be it deleted. Raises KeyError where there is none."""
+        """An order, deleted ones too. Raises KeyError where there is none."""
         if order_id not in self.orders:
             raise KeyError(f"there is no order {order_id}")
         return self.orders[order_id]

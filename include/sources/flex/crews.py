@@ -86,7 +86,9 @@ class Scope:
 
         Those that were worked on the longest time ago come first, so that each gets its turn even with a small quota.
         """
-        named = [self.job_id] if self.job_id else None if jobs is None else list(jobs)
+        if self.job_id:
+            jobs = [self.job_id]
+        named = None if jobs is None else list(jobs)
         with conn.cursor(row_factory=scalar_row) as cursor:
             return cursor.execute(ELEMENTS, {"jobs": named, "departments": list(self.departments) or None}).fetchall()
 
@@ -118,7 +120,7 @@ def each(
     idle: SimpleQueue[Connection] = SimpleQueue()
     stopped = Event()
 
-    def one(element_id: UUID) -> Result:
+    def work_unless_stopped(element_id: UUID) -> Result:
         conn = idle.get()
         try:
             if stopped.is_set():
@@ -136,7 +138,7 @@ def each(
             idle.put(stack.enter_context(context.connections.database("warehouse")))
         pool = stack.enter_context(ThreadPoolExecutor(context.source.workers))
         stack.callback(stopped.set)
-        futures: list[Future[Result]] = [pool.submit(one, element_id) for element_id in elements]
+        futures: list[Future[Result]] = [pool.submit(work_unless_stopped, element_id) for element_id in elements]
         for future in as_completed(futures):
             error = future.exception()
             if error is None:

@@ -1,14 +1,15 @@
 """What the planned changes of a scan have in common: one crew call, job, department or day.
 
-A change of Flex has no row of its own, so it is known by the place where it is made. It is compared with the people who
-belong on the crew calls that the scan has looked at (for an insert), or with our rows, which say who is on them.
+A change of Flex has no row of its own, so its facts are about the place where it is made. An insert is compared with
+all people who belong on the scanned crew calls; other changes are compared with our rows, which say who is on them.
 """
 
 from typing import get_args
 
 from psycopg import Connection, sql
 
-from include.warehouse.patterns import MOST, Operation, Pattern, facts_of
+from include.warehouse.find_patterns import MOST, facts_of
+from include.warehouse.patterns import Operation, Pattern
 
 TYPES = {
     "flex_element_id": "uuid",

@@ -138,9 +138,9 @@ def back_key(line_id: UUID) -> str:
 class Finding:
     """The state of a contact on a crew call, with its lines in Flex and the members that want it.
 
-    Each line of Flex and each desired resource is in exactly one finding. Of a desired contact the class is the first
-    that applies of duplicate_in_flex, missing_in_flex, missing_row (also if a row names another line), role_mismatch,
-    matched. Any other contact is undesired_owned or unknown_in_flex.
+    Each line of Flex and each desired resource is in exactly one finding. The class of a desired contact is the first
+    of these that applies: duplicate_in_flex, missing_in_flex, missing_row (also if a row names another line),
+    role_mismatch, matched. Any other contact is undesired_owned or unknown_in_flex.
     """
 
     kind: Class

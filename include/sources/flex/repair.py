@@ -92,24 +92,24 @@ def repair_elements(context: FlexContext, summary: ForensicSummary) -> tuple[int
 
 
 def verify_repair(context: FlexContext, summary: ForensicSummary, sync_id: int) -> list[Check]:
-    """Read the repaired crew calls again; return checks of open planned changes and of new problems.
+    """Read the repaired crew calls again; return checks of the planned changes still open and of new problems.
 
-    A superseded change may still be open.
+    The repair left superseded changes out on purpose, so these may be open without making the copy worse.
     """
     conn = context.conn
     planned = evidence(conn, summary)
     superseded = dict(conn.execute(SUPERSEDED, [evidence_id(summary.scan_id, summary.scope)]).fetchall())
 
-    def one(conn: Connection, element_id: UUID) -> Compared:
+    def compare_again(conn: Connection, element_id: UUID) -> Compared:
         return compare_element(replace(context, conn=conn), element_id)
 
-    seen = list(each(context, planned, one))
+    seen = list(each(context, planned, compare_again))
     open_ = [(found.element_id, change) for found in seen for change in planned[found.element_id] & {*found.planned}]
-    excused = sum(change in superseded[element_id] for element_id, change in open_)
+    open_superseded = sum(change in superseded[element_id] for element_id, change in open_)
     unreadable = sum(found.figures.get("unreadable", 0) for found in seen)
     duplicates = sum(found.figures.get("duplicate_in_flex", 0) for found in seen)
     return [
-        Check(ENTITY, "planned_changes_open", excused, len(open_)),
+        Check(ENTITY, "planned_changes_open", open_superseded, len(open_)),
         # The scan plans nothing for such crew calls, so there were none before.
         Check(ENTITY, "duplicate_in_flex", 0, duplicates),
         Check(ENTITY, "unreadable", 0, unreadable),
@@ -124,12 +124,12 @@ def _only(planned: Set[str], crew: Crew, lines: Sequence[Line]) -> Plan:
     """
     plan = wanted(crew, lines)
 
-    def judged(action: Action) -> bool:
+    def is_planned(action: Action) -> bool:
         if isinstance(action, SetRole) and action.line_id in crew.owned:
             return not planned.isdisjoint({key(action), key(Add(action.resource_id, action.role_id, ()))})
         return key(action) in planned
 
-    return replace(plan, actions=tuple(filter(judged, plan.actions)))
+    return replace(plan, actions=tuple(filter(is_planned, plan.actions)))
 
 
 def _require_known(context: FlexContext, summary: ForensicSummary, sync_id: int, reports: Collection[Report]) -> None:

@@ -140,19 +140,34 @@ def scan_elements(context: FlexContext, epoch: int, scope: Scope) -> ForensicSum
     for _ in each(context, reading.put_off, reading.last):
         pass
     lines.append(_progress(context, len(elements), len(elements)))
+    return _store(context, scan_id, epoch, scope, elements, lines, resumed=bool(seen))
+
+
+def _store(
+    context: FlexContext,
+    scan_id: str,
+    epoch: int,
+    scope: Scope,
+    elements: Sequence[UUID],
+    lines: Sequence[Mapping[str, Any]],
+    *,
+    resumed: bool,
+) -> ForensicSummary:
+    """Store what the scan has found, in one transaction: evidence, plan, fields and lines of progress."""
+    conn, stored_as = context.conn, evidence_id(scan_id, scope)
     with conn.transaction():
         # The plan of an earlier scan is replaced by this one.
-        conn.execute("DELETE FROM flex.element_scan WHERE scan_id <> %s", [underway])
-        conn.execute("UPDATE flex.element_scan SET scan_id = %s", [evidence_id(scan_id, scope)])
+        conn.execute("DELETE FROM flex.element_scan WHERE scan_id <> %s", [f"{stored_as} underway"])
+        conn.execute("UPDATE flex.element_scan SET scan_id = %s", [stored_as])
         for table in TABLES:
-            _remember(context, evidence_id(scan_id, scope), table, whole=scope == Scope())
-        fields = context.census.keep(conn, context.run, whole=scope == Scope(), resumed=bool(seen))
+            _remember(context, stored_as, table, whole=scope == Scope())
+        fields = context.census.keep(conn, context.run, whole=scope == Scope(), resumed=resumed)
         summary = with_fields(_summary(context, scan_id, epoch, scope, elements), fields)
         scan_log.record(conn, summary)
         scan_log.keep_progress(conn, scan_id, lines)
-        changes = sql.SQL(CHANGES).format(scan=sql.Literal(evidence_id(scan_id, scope)))
+        changes = sql.SQL(CHANGES).format(scan=sql.Literal(stored_as))
         planned_changes.keep(conn, summary, ENTITY, ("change",), changes)
-        scan_log.keep_patterns(conn, scan_id, find_patterns(conn, ENTITY, evidence_id(scan_id, scope)))
+        scan_log.keep_patterns(conn, scan_id, find_patterns(conn, ENTITY, stored_as))
     return summary
 
 

@@ -93,13 +93,13 @@ WITH back AS (
   ON CONFLICT DO NOTHING RETURNING *
 )
 INSERT INTO confidence.change_log (sync_id, table_name, key, operation)
-SELECT %(own)s, 'flex.job_change', jsonb_build_object('change_id', change_id), 'insert' FROM back
+SELECT %(logged_as)s, 'flex.job_change', jsonb_build_object('change_id', change_id), 'insert' FROM back
 """
 
 SKIP = sql.SQL("""
 WITH gone AS (DELETE FROM flex.job_change WHERE {which} RETURNING *)
 INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before)
-SELECT %(own)s, 'flex.job_change', jsonb_build_object('change_id', change_id), 'delete', to_jsonb(gone) FROM gone
+SELECT %(logged_as)s, 'flex.job_change', jsonb_build_object('change_id', change_id), 'delete', to_jsonb(gone) FROM gone
 """)
 SKIP_ALL = SKIP.format(which=sql.SQL("true"))
 SKIP_AGAIN = SKIP.format(
@@ -146,8 +146,9 @@ class Done:
     def net(self) -> tuple[Operation, ...]:
         """Return the net effect of the operations.
 
-        Lines that the sync both added and removed are left out. Of several roles of a line only the first operation
-        counts, since it knows the role before the sync. A removed line keeps that role, to be added again with it.
+        Lines that the sync both added and removed are left out. If a line got several roles, only the first
+        operation counts, since it knows the role before the sync. A removed line keeps that role, to be added again
+        with it.
         """
         made, removed = self._lines("add"), self._lines("remove")
         roles: dict[UUID, UUID | None] = {}
@@ -253,11 +254,11 @@ class FlexCopy:
             found.append(_conflict("crew calls that are busy or uncertain", closed))
         return found
 
-    def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
+    def restore(self, sync_id: int, rollback_id: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Undo what the sync did; return the counts. The caller keeps all other writers out. Raises SyncFailed."""
         conn = self.context.conn
-        conn.execute(WAIT_AGAIN, {"sync_id": sync_id, "own": own})
-        conn.execute(SKIP_AGAIN, {"sync_id": sync_id, "own": own})
+        conn.execute(WAIT_AGAIN, {"sync_id": sync_id, "logged_as": rollback_id})
+        conn.execute(SKIP_AGAIN, {"sync_id": sync_id, "logged_as": rollback_id})
         by_element = done(conn, sync_id)
         require_unique_key(conn)
         if dry_run:
@@ -266,14 +267,14 @@ class FlexCopy:
         def work(worker: Worker, element_id: UUID) -> Report:
             return element.sync_element(worker, element_id, by_element[element_id].undoing)
 
-        (run,) = conn.execute("SELECT run FROM confidence.sync_log WHERE sync_id = %s", [own]).fetchone()
+        (run,) = conn.execute("SELECT run FROM confidence.sync_log WHERE sync_id = %s", [rollback_id]).fetchone()
         context = replace(self.context, run=run)
         # The caller holds the fence, so a plain transaction is enough.
-        reports = list(carried_out(context, by_element, own, Connection.transaction, work))
+        reports = list(carried_out(context, by_element, rollback_id, Connection.transaction, work))
         require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
             raise SyncFailed(
-                f"not all of sync_id {sync_id} was taken back, what was stands under sync_id {own}:"
+                f"not all of sync_id {sync_id} was taken back, what was stands under sync_id {rollback_id}:"
                 f" {'; '.join(problems[:EXAMPLES])}"
             )
         return {ENTITY: record.counts(reports)}
@@ -305,7 +306,7 @@ def skip_changes(context: FlexContext) -> int:
     sync_id = sync_log.begin(conn, SOURCE, "watermark", context.run, reason="reset_watermark")
     with fence.writing(conn, SOURCE, epoch=writer.epoch, run=context.run):
         (now,) = conn.execute("SELECT clock_timestamp()").fetchone()
-        conn.execute(SKIP_ALL, {"own": sync_id})
+        conn.execute(SKIP_ALL, {"logged_as": sync_id})
         # A watermark that was never set stays unset: the first sync has to bring everything in step.
         if sync_log.state(conn, SOURCE, ENTITY).watermark:
             sync_log.advance(conn, sync_id, SOURCE, ENTITY, watermark=now)

@@ -14,14 +14,14 @@ from psycopg import sql
 
 from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
-from include.warehouse import compare
+from include.warehouse import row_conditions
 from include.warehouse.sql_fragments import are, identifiers, same_key
 from include.warehouse.staging import Stage
 from include.warehouse.table import EXTRA
 
-# What says nothing.
+# Values that say nothing.
 BLANK = (None, "", [], {})
-# Of times, in microseconds: a second, a millisecond, a microsecond.
+# The units in which times are written, in microseconds: a second, a millisecond, a microsecond.
 UNITS = (1_000_000, 1_000, 1)
 
 
@@ -38,7 +38,10 @@ class Reading:
     moment: datetime | None
 
     def differing(self, other: "Reading") -> set[str]:
-        """Return the columns of this reading in which the other has another value. It may have more, in `extra` too."""
+        """Return the columns of this reading in which the other has another value.
+
+        Columns, and fields in `extra`, that only the other has don't count.
+        """
         mine, theirs = dict(self.values), dict(other.values)
         extra, their_extra = mine.pop(EXTRA, None) or {}, theirs.pop(EXTRA, None) or {}
         in_extra = {f"{EXTRA}.{name}" for name, each in extra.items() if not _covers(their_extra.get(name), each)}
@@ -119,22 +122,22 @@ def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused
 def _changed_late(extract: Extract, looked_up: Reading) -> bool:
     """Return whether the record has changed after its list was read, so that only the look-up can show the change.
 
-    No record has changed more than a day from now.
+    A time of change that is more than a day in the future is wrong, so it says nothing.
     """
     pull, moment = extract.stage.pull, looked_up.moment
-    if moment is not None and moment >= datetime.now(UTC) + timedelta(days=1):
+    if moment is None or moment >= datetime.now(UTC) + timedelta(days=1):
         return False
-    return moment is not None and moment > (pull.source_time or pull.started_at)
+    return moment > (pull.source_time or pull.started_at)
 
 
 def _adds_to_list(extract: Extract, key: tuple, listed: Readings, looked_up: Readings) -> bool:
-    """Return whether the look-up alone would change a column of the copy, as the list leaves the column out.
+    """Return whether the look-up is the only witness of a changed column, since the list leaves that column out.
 
-    Both may show a newer version than the copy. Then they agree that the record has changed.
+    If both show a newer version than the copy, they agree that the record has changed: that is enough.
     """
     copy = _copy_readings(extract, key)
-    record = copy[0].get(key)
-    if record and listed[0][key].newer(record) and looked_up[0][key].newer(record):
+    in_copy = copy[0].get(key)
+    if in_copy and listed[0][key].newer(in_copy) and looked_up[0][key].newer(in_copy):
         return False
     return any(
         name not in of_list[row].values and not same_value(value, of_copy[row].values[name])
@@ -174,7 +177,7 @@ def _readings(
     stage: Stage, rows_of: sql.Composable, lacks: sql.Composable, which: sql.Composable
 ) -> Mapping[tuple, Reading]:
     """Return the readings of rows of the stage or its copy. `lacks`: SQL for the columns that a row leaves out."""
-    table, versions = stage.table, compare.version_columns(stage.table)
+    table, versions = stage.table, row_conditions.version_columns(stage.table)
     moment = [table.moment] if table.moment else []
     names = (*table.key, *table.compared, *versions, *moment)
     rows = stage.conn.execute(
@@ -223,7 +226,7 @@ def _lacks_something(extract: Extract, key: tuple) -> bool:
                 stage.table.sql,
                 same_key(stage.table.key, "s", "t"),
                 are(by, key, "s"),
-                compare.poorer(stage.table),
+                row_conditions.poorer(stage.table),
             )
         ).fetchone()[0]
         for stage, by in plans
@@ -234,7 +237,7 @@ def _newer_than_copy(extract: Extract, key: tuple) -> bool:
     """Return whether the staged record has a newer version than the copy."""
     table = extract.entity.table
     query = sql.SQL("SELECT {} FROM {} s JOIN {} t USING ({}) WHERE {}").format(
-        compare.newer(table, "s", "t"),
+        row_conditions.newer(table, "s", "t"),
         extract.stage.sql,
         table.sql,
         identifiers(table.key),

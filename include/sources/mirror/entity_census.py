@@ -15,8 +15,9 @@ from include.confidence.field_counts import Questions, Reader, Record
 from include.confidence.field_figures import Declaration, FieldFigures, figures, keep_counts, total
 from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.sources.mirror.renamed_fields import find_renames
+from include.warehouse.field_path import lies_in
 from include.warehouse.readers import structure
-from include.warehouse.table import Column, Table, lies_in
+from include.warehouse.table import Column, Table
 
 if TYPE_CHECKING:
     from include.sources.mirror.extract import Extract

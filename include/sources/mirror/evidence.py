@@ -11,7 +11,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.mirror.entity import Discovered, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
-from include.warehouse.patterns import find_patterns
+from include.warehouse.find_patterns import find_patterns
 from include.warehouse.sql_fragments import identifiers, pairs, same_key
 from include.warehouse.staging import Stage
 

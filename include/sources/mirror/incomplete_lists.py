@@ -134,7 +134,8 @@ def _rows_shown(extract: Extract, number: int) -> int:
         key=key, stage=extract.stage.sql
     )
     (shown,) = extract.stage.conn.execute(query, [state["first_page"]]).fetchone()
-    return shown + state["counts"][0][1]
+    _, refused = state["counts"][0]
+    return shown + refused
 
 
 # A row that comes twice on one page takes no place on another.

@@ -45,10 +45,11 @@ def not_there(lookup: Lookup, look: Look) -> bool:
 def names(value: Any, *path: str) -> Callable[[Any], None]:
     """Return a check for a request's answer: it must have this value, the requested id, at the path.
 
-    The check raises RefuseData where the value is missing or another.
+    Values are compared as text. The check raises RefuseData where the value is missing or another.
     """
 
     def check(data: Any) -> None:
+        # A longer path means that the record is wrapped in an object, where an error may stand beside it.
         if len(path) > 1:
             refuse_envelope(data)
         found = data
@@ -164,28 +165,28 @@ def _checked_request(request: Request, table: Table, lookup: Lookup, batch: Sequ
 
 
 def _without_added(table: Table, lookup: Lookup, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows without values under the names that our own code fills in; the vendor means others by them."""
+    """Return the rows without the vendor's fields that have names of fields that our own code fills in."""
     names = set(table.added).intersection(lookup.by)
     return [set_aside(row, names) for row in rows]
 
 
 def _require_requested(table: Table, lookup: Lookup, batch: Sequence[tuple], rows: Sequence[Row]) -> None:
-    """Raise RefuseData where a row names other values than the requested ones, or none of them.
+    """Raise RefuseData where a row has other values in the columns `lookup.by` than the requested ones.
 
-    Children that come inside their parent's record needn't name the parent. In a batch some rows may be wrong, but
-    not all.
+    A row must have at least one of these values. Children that come inside their parent's record needn't name the
+    parent, so they may have none. In a batch of several some rows may be wrong, but not all.
     """
     if lookup.batch > 1:
         if rows and not any(table.named(row, lookup.by) in batch for row in rows):
             raise _wrong_row(lookup)
         return
-    inside = lookup.own and lookup.by != table.key
+    [requested] = batch
+    comes_inside_parent = lookup.own and lookup.by != table.key
     for row in rows:
         row_values = table.named(row, lookup.by)
-        fits = any(
-            all(name in (None, value) for name, value in zip(row_values, values, strict=True)) for values in batch
-        )
-        if not fits or not (inside or any(name is not None for name in row_values)):
+        contradicts = any(shown not in (None, value) for shown, value in zip(row_values, requested, strict=True))
+        says_nothing = all(shown is None for shown in row_values)
+        if contradicts or (says_nothing and not comes_inside_parent):
             raise _wrong_row(lookup)
 
 

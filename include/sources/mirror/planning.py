@@ -66,7 +66,7 @@ def _unstage_reported(stage: Stage, reported: sql.Composable) -> None:
 def doubt_implied_deletes(context: MirrorContext, extract: Extract) -> None:
     """Make a new row that its list flags as deleted a candidate if other entities' live rows would be deleted with it.
 
-    A row that the copy has without the flag is one already.
+    If the copy has the row without the flag, it is a candidate already.
     """
     table, stage = extract.entity.table, extract.stage
     cascades = [(each.table, each.cascade) for each in context.source.entities if each.cascade]
@@ -189,9 +189,9 @@ def _follow_records(extract: Extract) -> None:
 
 
 def _mark_taken(extract: Extract) -> None:
-    """Mark what is planned for a record as unproven if it takes a nested row from another record on its word alone.
+    """Mark all that is planned for a record as unproven if it shows a nested row that another record has too.
 
-    A record and its nested rows are written as a set, and this one's reading is wrong or the other's is.
+    Only one of the two can be right, and a record is written with its nested rows as a set.
     """
     takers: set[tuple] = set()
     for part, stage in extract.parts:
@@ -206,7 +206,7 @@ def _mark_taken(extract: Extract) -> None:
 def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
     """Return the keys of the records that show a nested row of another record, in the list or in the copy.
 
-    In the copy none counts whose other record was read too, without the row, or is deleted with this plan.
+    A row of the copy does not count if its record was read too and lacks it now, or if this plan deletes the record.
     """
     names = {
         "plan": stage.plan,

@@ -113,10 +113,10 @@ def read_partitions(
 
 
 def _may_have_expired(extract: Extract, listing: Listing, begun: Any, error: ApiError | TooManyRefused) -> bool:
-    """Return whether the token that leads on may be the reason of an error. Of too many refused rows it is none.
+    """Return whether an error may come from a token that has expired. Too many refused rows never do.
 
-    `begun`: the resume point at which this attempt began. If it got no further, the answer counts whatever it is: a
-    vendor may answer 404 or 500 to a token that it doesn't know, to each later attempt as well.
+    `begun`: the resume point at which this attempt began. If the attempt got no further, any error of the API counts: a
+    vendor may answer 404 or 500 to a token that it no longer knows, to each later attempt as well.
     """
     position = extract.stage.pull.position
     led = isinstance(error, ApiError) and listing.paginator.expires and position and position[1] is not None
@@ -235,7 +235,7 @@ def _complete_page(
     entity, stage = extract.entity, extract.stage
     if not isinstance(entity, Discovered):
         return CompletePage(page)
-    # What contradicts one list is not taken from another that shows less of it.
+    # A record that contradicts one list is not taken from another list that shows less of it.
     skip = brief.read_keys(stage, entity, page) | set(extract.contradicted)
     if unchanged_before:
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)

@@ -42,9 +42,10 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
     """Look up, stage and plan the children of all listed parents. Return (an extract for each kind, problems).
 
     Children of unchanged parents are read too, as long as the parent is in the lookback, since a source may show a
-    parent before its children. Those of a parent that is shown in an older version than the copy has are not: its
-    children would be outdated too. Kinds that were never synced are left to their first sync. If the parents themselves
-    were never synced, or those of a partition, only the parents count that changed after the children were last read.
+    parent before its children. If the source shows a parent in an older version than the copy has, its children are
+    not read, since they would be outdated too. Kinds that were never synced are left to their first sync. If the
+    parents (or those of a partition) were never synced, only those count that changed after the children were last
+    read.
     """
     found, problems = [], []
     for child in context.source.children(extract.entity):

@@ -9,9 +9,10 @@ from psycopg import sql
 from include.confidence.census import Census
 from include.confidence.field_changes import FieldChange, Kind, KnownField, State
 from include.confidence.field_counts import Record, value_at
+from include.warehouse.field_path import lies_in
 from include.warehouse.sql_fragments import among, identifiers
 from include.warehouse.staging import Stage
-from include.warehouse.table import Column, lies_in
+from include.warehouse.table import Column
 
 # Two fields count as the same one if at least MIN_PAIRS values can be compared, with MIN_DIFFERENT different ones among
 # them, and the share EQUAL_SHARE of the pairs is equal.

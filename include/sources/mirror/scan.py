@@ -171,10 +171,11 @@ def _refused_missing(stage: Stage) -> int:
 
 
 def find_possibly_alive(context: MirrorContext, extract: Extract) -> Mapping[tuple, str]:
-    """Return the rows of the other entity that may be alive at the source, though staged rows are deleted with them.
+    """Return the rows of the cascade's other entity that are deleted in the copy, but may be alive at the source.
 
-    As {key: reason}: why the row's state is unknown, or empty if the row is alive. The copy is then wrong about that
-    row, and its own scan of the run brings it back. This scan has to bring back the rows that were deleted with it.
+    Only those with which staged rows are implicitly deleted. Each row is {key: reason}: why its state is unknown, or
+    empty if it is alive. Then the copy is wrong about it: the row's own scan of the run brings it back, and this scan
+    has to bring back the rows that were deleted with it.
     """
     cascade = extract.entity.cascade
     if cascade is None:

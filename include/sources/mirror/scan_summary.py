@@ -101,7 +101,10 @@ def _telemetry(scope: Scope, extract: Extract, figures: Mapping[str, Any]) -> Ma
 def _examples(
     context: MirrorContext, extract: Extract, figures: Mapping[str, Any], fields: FieldFigures
 ) -> Mapping[str, list]:
-    """Return what the summary names: keys of rows (missing before the second look, the rest after it), lost fields."""
+    """Return the examples of the summary: keys of rows, and lost fields.
+
+    Missing rows are those that the list showed, before the second look; all other rows are those after it.
+    """
     stage = extract.stage
     return fields.examples | {
         "missing_examples": figures["missing_examples"],

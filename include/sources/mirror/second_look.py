@@ -95,8 +95,8 @@ def second_look(
 def read_listed_again(context: MirrorContext, extract: Extract) -> None:
     """Look up rows that only a list has shown as missing or newer. A contradicted row becomes unproven.
 
-    A list may mix two states of a record. If a look-up has no answer, the list stands. So it does for rows beyond
-    SECOND_READINGS. Entities that are listed in brief are left out, since their records come from look-ups already.
+    A list may mix two states of a record. Rows beyond SECOND_READINGS stay as the list shows them, and so do rows whose
+    look-up has no answer. Entities that are listed in brief are left out: their records come from look-ups already.
     """
     if not isinstance(extract.entity, Discovered):
         listed_only = _suspects(context, extract, _listed_only(extract), SECOND_READINGS)

@@ -27,15 +27,15 @@ MAX_LOOKS = 50
 def remember_reach(
     extract: Extract, number: int, listing: Listing, rows: Sequence[Mapping[str, Any]], *, ignored: int
 ) -> None:
-    """Keep with the pull how far back the list has shown records.
+    """Keep with the pull the oldest change that the list has shown so far, and whether it reaches back far enough.
 
     `ignored`: the number of rows on the page that the list's `shape` ignored. They are older than all others.
     """
     state = extract.list_state(number)
     moments = [moment.isoformat() for row in rows if (moment := moment_of(extract.entity, row))]
     oldest = min(filter(None, [state.get("oldest"), *moments]), key=datetime.fromisoformat, default=None)
-    reached = state.get("reached", False) or ignored > 0
-    reached = reached or (oldest is not None and datetime.fromisoformat(oldest) < listing.newest.since)
+    shows_older = oldest is not None and datetime.fromisoformat(oldest) < listing.newest.since
+    reached = state.get("reached", False) or ignored > 0 or shows_older
     extract.save_list_state(number, oldest=oldest, reached=reached)
 
 

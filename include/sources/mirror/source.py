@@ -21,8 +21,9 @@ from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.sources.mirror.validate import validate
 from include.warehouse.readers import identifier, integer, text
-from include.warehouse.rollback import Copy, Tables
+from include.warehouse.rollback import Copy
 from include.warehouse.sync_log import Counts
+from include.warehouse.table_rollback import Tables
 
 
 @dataclass(frozen=True)

@@ -310,9 +310,9 @@ class _Sync:
         """Return the new state of each partition.
 
         If a record was skipped, the watermark stops before its version (or change time). The watermark doesn't move
-        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part. A list
-        with fewer rows than its total claims is read again by the next sync as long as that changes the copy. Else the
-        total may be wrong for good. Scans count the rows that it claims as unseen.
+        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part. If a
+        list shows fewer rows than its total claims, the watermark stays as long as a sync of it still changes the copy.
+        After that the total is taken for wrong; scans count the rows that are missing to it as unseen.
         """
         context, entity = self.context, extract.entity
         new_watermark, states = self._new_watermark(extract, groups), {}

@@ -29,9 +29,10 @@ Young = Mapping[tuple, Sequence[tuple[tuple, datetime]]]
 def doubt_young(context: MirrorContext, extract: Extract) -> None:
     """Make young rows, with their nested rows, suspects if the next sync may not bring them.
 
-    That is so if their own address shows no change as late as the list, or for children, if their parent has not
-    changed: a sync reads children with it. If a look-up has no answer, the list stands. Rows of lists in brief come
-    from their own address already, and those of a history may have been followed by newer ones.
+    The next sync may not bring a row if its own address shows no change as late as the list does; nor a child whose
+    parent has not changed, since syncs read children with their parent. If a look-up has no answer, the row stays
+    young. Rows of lists in brief come from their own address already; rows of a history may have been followed by
+    newer ones.
     """
     entity = extract.entity
     if isinstance(entity, Discovered) or entity.history or not entity.table.moment:

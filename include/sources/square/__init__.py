@@ -23,7 +23,7 @@ from include.sources.mirror.lookup import names
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import with_invariants
 from include.sources.square import tables
-from include.sources.square.answers import Check, all_are, both, counts_of, has, lines_of, some, whole
+from include.sources.square.answers import Check, all_are, all_of, counts_of, has, lines_of, some, whole
 from include.sources.square.checks import CHECKS
 from include.sources.square.derived import DERIVED
 from include.warehouse.table import Table, add
@@ -63,7 +63,7 @@ def _catalog(table: Table, kind: str, *, leaves_out: LeftOut = DELETED, **more: 
     of_kind = all_are("objects", "type", [kind])
     return Listed(
         table=table,
-        listing=_post("/v2/catalog/search", listing, both(of_kind, has("latest_time"))),
+        listing=_post("/v2/catalog/search", listing, all_of(of_kind, has("latest_time"))),
         paginator=Cursor(rows="objects", in_body=True, optional=True, as_of="latest_time"),
         lookup=Lookup(
             request=lambda ids: _post(

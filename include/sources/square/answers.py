@@ -13,7 +13,7 @@ Check = Callable[[Any], None]
 Record = Mapping[str, Any]
 
 
-def both(*checks: Check) -> Check:
+def all_of(*checks: Check) -> Check:
     """Return the check that makes all of these checks."""
 
     def check(data: Any) -> None:

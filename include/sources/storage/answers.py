@@ -47,9 +47,9 @@ ANSWERS = (
         "what stands around the objects of the bucket's listing (ListObjectsV2)",
         read={
             "Name": "the page is of the bucket that was asked for",
-            "Prefix": "likewise of the prefix",
-            "StartAfter": "likewise of the place",
-            "ContinuationToken": "likewise of the place",
+            "Prefix": "the page is of the prefix that was asked for",
+            "StartAfter": "the page begins where it was asked to",
+            "ContinuationToken": "the page goes on where it was asked to",
             "IsTruncated": "more pages follow",
             "NextContinuationToken": "leads to the next page",
             "KeyCount": "the page has all keys that it counts",

@@ -49,12 +49,10 @@ def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: i
     positions = {int(index): position for index, position in (objects.pull.position or {}).items()}
     for listing in bucket.list(ranges, positions=positions, workers=workers):
         positions[listing.range] = listing.position
-        done = all(positions.get(index, ranges) is None for index in range(len(ranges)))
-        objects.append(
-            (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys),
-            next_position=None if done else positions,
-            page_info={},
-        )
+        # A range is done if its position is None. One that has not begun has none.
+        done = all(index in positions and positions[index] is None for index in range(len(ranges)))
+        rows = (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys)
+        objects.append(rows, next_position=None if done else positions, page_info={})
         if done or objects.pull.pages % PROGRESS_EVERY == 0:
             _log_progress(objects, "objects_listed")
 
@@ -85,10 +83,12 @@ def look_again(
     workers: int,
     known: Sequence[str] = (),
 ) -> None:
-    """Look at each suspect once more and stage the results.
+    """Look at each suspect once more and stage the results in `looks`.
 
-    `suspects(after)` returns the next keys in order, some thousands at most, none at the end. `by_pages`: read pages of
-    the listing around the keys, which costs less if they are many. `known`: see `Bucket.look_all`.
+    - `suspects(after)` returns the next keys in order, some thousands at most, none at the end
+    - `way`: ask for each key by HEAD or by LIST
+    - `by_pages`: instead read whole pages of the listing around the keys, which costs less if there are many
+    - `known`: see `Bucket.look_all`
     """
     while not looks.pull.complete:
         keys = suspects(looks.pull.position or "")

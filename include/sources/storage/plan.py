@@ -17,7 +17,8 @@ from psycopg import Connection, sql
 
 from include.api.bucket import Look, Presence
 from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
-from include.warehouse.patterns import MOST, Pattern, column_types, facts_of
+from include.warehouse.find_patterns import MOST, column_types, facts_of
+from include.warehouse.patterns import Pattern
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
 

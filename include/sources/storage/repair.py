@@ -375,8 +375,8 @@ SELECT key ->> 'id', after FROM confidence.change_log
 WHERE sync_id = %s AND table_name = %s AND key ->> 'id' = ANY (%s)
 """
 
-# A pseudorandom sample, the same for all attempts. Of a marked image its keys are those of the missing object that its
-# error names; of a healed one those of the original.
+# A pseudorandom sample, the same for all attempts. `keys` of a marked image: those of the missing object that its error
+# names. Of a healed image: those of the original.
 SAMPLE_ROWS = sql.SQL("""
 SELECT _operation, array_remove(CASE WHEN _operation = 'heal' OR original_state = 'absent'
   THEN original_key || original_others ELSE staged_key || staged_others END, NULL) AS keys

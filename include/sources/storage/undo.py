@@ -64,49 +64,53 @@ class ImagesCopy:
         who = f"by sync_id {', '.join(map(str, later))}" if later else "by the application"
         return [Conflict.of_rows(TABLE, who, [{"id": id_} for id_ in changed], later)]
 
-    def restore(self, sync_id: int, own: int, *, dry_run: bool) -> Mapping[str, Counts]:
+    def restore(self, sync_id: int, rollback_id: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Write status, error and updated_at as before the sync; return the counts. A deleted image stays deleted.
 
         Raises RollbackRefused if an image was changed meanwhile, or does not show its former state after the write.
         """
-        restored = sum(
-            self._there(changes) if dry_run else self._put_back(changes, own) for changes in self._changes(sync_id)
-        )
-        if not dry_run:
-            note_transaction(self.conn, self.images, own)
+        batches = self._changes(sync_id)
+        if dry_run:
+            return {TABLE: Counts(updated=sum(map(self._count_existing, batches)))}
+        restored = sum(self._put_back(changes, rollback_id) for changes in batches)
+        note_transaction(self.conn, self.images, rollback_id)
         return {TABLE: Counts(updated=restored)}
 
-    def _there(self, changes: Sequence[tuple[str, dict, dict]]) -> int:
+    def _count_existing(self, changes: Sequence[tuple[str, dict, dict]]) -> int:
         """Return how many of the changed images still exist."""
         return len(standing(self.images, [id_ for id_, _, _ in changes]))
 
-    def _put_back(self, changes: Sequence[tuple[str, dict, dict]], own: int) -> int:
-        """Write the former state of the changed images that still exist, and audit it; return how many these are."""
+    def _put_back(self, changes: Sequence[tuple[str, dict, dict]], rollback_id: int) -> int:
+        """Write the former state of the changed images that still exist, and log it; return how many these are."""
         ids = [id_ for id_, _, _ in changes]
         self.images.execute(LOCK, [ids])
         found = standing(self.images, ids)
-        self._require(
+        self._refuse_if_any(
             [id_ for id_, _, after in changes if found.get(id_) != after and id_ not in self.conflicting],
             "were changed at this moment. Run the rollback again",
         )
-        back = [(id_, before) for id_, before, _ in changes if id_ in found]
-        columns = {name: [before[name] for _, before in back] for name in ("status", "error", "updated_at")}
-        self.images.execute(PUT_BACK, {"id": [id_ for id_, _ in back], **columns})
-        # Run triggers now that would otherwise wait for the commit.
-        self.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
-        now = standing(self.images, [id_ for id_, _ in back])
-        self._require(
-            [id_ for id_, before in back if not _shows(now.get(id_), before)],
+        former = {id_: before for id_, before, _ in changes if id_ in found}
+        written = self._write(former)
+        self._refuse_if_any(
+            [id_ for id_, before in former.items() if not _shows(written.get(id_), before)],
             "do not take their former status, as if a trigger or a policy of the application's database forbade it."
             " Have that changed, then run the rollback again",
         )
-        audit(self.conn, own, [(id_, found[id_], now[id_]) for id_, _ in back])
-        return len(back)
+        audit(self.conn, rollback_id, [(id_, found[id_], written[id_]) for id_ in former])
+        return len(former)
 
-    def _require(self, broken: Sequence[str], why: str) -> None:
-        if broken:
-            examples = ", ".join(broken[:EXAMPLES])
-            raise RollbackRefused(f"{len(broken)} of {TABLE} (such as {examples}) {why}. Nothing was written")
+    def _write(self, former: Mapping[str, dict]) -> Mapping[str, dict]:
+        """Write the former state of each image (by id); return the states that the database shows afterwards."""
+        columns = {name: [row[name] for row in former.values()] for name in ("status", "error", "updated_at")}
+        self.images.execute(PUT_BACK, {"id": list(former), **columns})
+        # Run triggers now that would otherwise wait for the commit.
+        self.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        return standing(self.images, list(former))
+
+    def _refuse_if_any(self, ids: Sequence[str], why: str) -> None:
+        if ids:
+            examples = ", ".join(ids[:EXAMPLES])
+            raise RollbackRefused(f"{len(ids)} of {TABLE} (such as {examples}) {why}. Nothing was written")
 
     def _changes(self, sync_id: int) -> Iterator[Sequence[tuple[str, dict, dict]]]:
         """Yield the sync's changes (id, before, after), a batch at a time."""
@@ -121,5 +125,5 @@ class ImagesCopy:
 
 
 def _shows(now: Mapping[str, str | None] | None, before: Mapping[str, str | None]) -> bool:
-    """Return whether status and error are the former ones. The database may set the time of change itself."""
+    """Return whether status and error are the former ones. `updated_at` may differ: a trigger may set it."""
     return now is not None and (now["status"], now["error"]) == (before["status"], before["error"])

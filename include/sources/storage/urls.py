@@ -34,12 +34,12 @@ class Location:
 
 @dataclass(frozen=True)
 class _Host:
-    """What scheme and host say.
+    """What scheme and host say about the path behind them.
 
-    - `bucket`: None if the path names it
+    - `bucket`: the bucket that the host names; None if the path begins with the bucket
     - `raw`: the path is not percent-encoded
-    - `repeated`: a prefix of the path that may not belong to the key. If the host of a store other than AWS begins with
-      the bucket's name, that may be chance; then the path begins with the bucket, and not with the key.
+    - `repeated`: a prefix of the path that may not belong to the key: a slash, or `bucket/`. The host `photos.example`
+      may name the bucket `photos` or be called so by chance; then the path begins with the bucket after all.
     """
 
     bucket: str | None = None
@@ -68,7 +68,7 @@ def locate(url: str, bucket: str) -> Location:
 
 @lru_cache(maxsize=KNOWN_HOSTS)
 def _host(scheme: str, authority: str, bucket: str) -> _Host:
-    """Return what a url says before its path. `bucket` is the configured one. Raises UnreadableUrl."""
+    """Return what scheme and host say. `bucket` is the configured one. Raises UnreadableUrl."""
     if scheme.lower() not in ("http", "https", "s3"):
         raise UnreadableUrl("the url doesn't begin with http://, https:// or s3://")
     host = authority.rpartition("@")[2].partition(":")[0].rstrip(".").lower()
@@ -78,8 +78,9 @@ def _host(scheme: str, authority: str, bucket: str) -> _Host:
     if scheme.lower() == "s3":
         return _Host(authority, raw=True)
     if aws := AWS.fullmatch(host):
-        named = aws["bucket"]
-        return _Host(bucket if named == bucket.lower() else named)
+        # `host` is in lower case, the configured bucket may not be. Without a bucket in the host, the path names it.
+        in_host = aws["bucket"]
+        return _Host(bucket if in_host == bucket.lower() else in_host)
     if host.startswith(f"{bucket.lower()}."):
         return _Host(bucket, repeated=f"{bucket}/")
     return _Host()

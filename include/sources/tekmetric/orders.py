@@ -16,7 +16,8 @@ from include.sources.mirror.entity import Discovered, Lookup, MirrorContext, Nee
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, contradiction, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
-from include.warehouse.table import Known, add
+from include.warehouse.known_fields import Known
+from include.warehouse.table import add
 
 Record = Mapping[str, Any]
 

@@ -50,7 +50,7 @@ class Tekmetric(Mirror):
 
 
 def _require_found(counts: Counts, ro_id: int, shop_id: int) -> None:
-    """Raise SyncFailed unless the sync of one order has found it, be it deleted."""
+    """Raise SyncFailed unless the sync of one order has found it. It may be deleted."""
     if not (counts.read or counts.deleted):
         raise SyncFailed(
             f"order {ro_id} of shop {shop_id} was not found, so nothing was written. Check ro_id and shop_id. If the"

@@ -107,7 +107,7 @@
     if (run) window.location.assign(form.dataset.run.replace("RUN_ID", encodeURIComponent(run.dag_run_id)));
   });
 
-  // A hold that nobody is asked about any more is asked about anew.
+  // Ask again about a hold, if nobody is asked about it any more.
   document.querySelector("form[data-ask]")?.addEventListener("submit", async (event) => {
     event.preventDefault();
     const form = event.target;
@@ -116,7 +116,7 @@
     const body = { dry_run: false, dag_run_id: runId, task_ids: ["decide"], include_downstream: true, only_failed: false };
     const refusals = {
       403: `Not done: your role may not clear tasks of ${dag}.`,
-      404: `That run is gone. Trigger ${dag}: it scans anew, and asks if that still holds the writer.`,
+      404: `That run is gone. Trigger ${dag}: it scans again, and asks if that still holds the writer.`,
     };
     if (await send(form, ask, body, refusals)) window.location.assign(question);
   });
@@ -142,10 +142,10 @@
       return `Answered already ${who}, ${when} UTC: ${now.chosen_options.join(", ")}. Your answer was not taken.`;
     }
     if (now.task_instance.id === dataset.attempt) return "";
-    return "Not done: this was asked anew since you opened the page. Reload it, and read the new question.";
+    return "Not done: this was asked again since you opened the page. Reload it, and read the new question.";
   }
 
-  // Airflow takes one answer; who comes second is told of the first.
+  // Airflow takes one answer. A second person is told of the first answer.
   answering?.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (!sure(answering)) return;

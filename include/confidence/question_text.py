@@ -1,0 +1,150 @@
+"""The text of a question about a hold, in whole sentences: as Markdown for Airflow, and without it for messages."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from include.confidence.queries.scans import Scan
+from include.confidence.question import Held, Question, time_text
+
+# The largest number of lines in a message.
+LINES = 40
+# The heading of the answers, and one of them with what it would do.
+ANSWERS = "### The answers"
+ANSWER = re.compile(r"- \*\*(?P<option>[^*]+)\*\*: (?P<consequence>.+)")
+
+
+def markdown(question: Question) -> str:
+    """Return the question for Airflow's page of required actions."""
+    return "\n".join(_lines(question))
+
+
+def plain(question: Question) -> list[str]:
+    """Return the question in lines for a message, without Markdown."""
+    lines = [_plain(line) for line in _lines(question) if line]
+    left = len(lines) - LINES
+    return lines if left <= 0 else [*lines[:LINES], f"and {left} more lines, under the link"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The Markdown of a question in parts: what comes before the answers, what each would do by its name, the rest."""
+
+    before: str
+    answers: Mapping[str, str]
+    after: str
+
+
+def parts(text: str) -> Parts:
+    """Return the parts of a question's Markdown."""
+    before, _, rest = text.partition(f"{ANSWERS}\n")
+    found = [(ANSWER.fullmatch(line), line) for line in rest.splitlines()]
+    return Parts(
+        before,
+        {match["option"]: match["consequence"] for match, _ in found if match},
+        "\n".join(line for match, line in found if not match),
+    )
+
+
+def _lines(question: Question) -> list[str]:
+    """Return the whole question in lines of Markdown."""
+    lines = [_situation(question)]
+    if question.earlier:
+        lines += ["", question.earlier]
+    for held in question.held:
+        lines += ["", *_hold_lines(held)]
+    lines += ["", "### What a repair would write", *_plans(question.plans)]
+    return [
+        *lines,
+        "",
+        ANSWERS,
+        *_answers(question),
+        "",
+        "If another run of the runbook waits behind this one, it begins when you have answered. It scans again, and"
+        " asks again if it finds drift that was neither repaired nor accepted.",
+    ]
+
+
+def _situation(question: Question) -> str:
+    """Say since when nothing is synced, how far the copy is behind, and what happens without an answer."""
+    writer, behind = question.writer, ""
+    if question.behind is not None and question.behind >= timedelta(minutes=1):
+        behind = f" When this was asked, the copy was {_duration(question.behind)} behind its source."
+    return (
+        f"Nothing has been synced to the copy of `{writer.source}` since {time_text(writer.since)}, and nothing will be"
+        f" until you answer.{behind} Unanswered for {question.hours:g} hours, the writer stays stopped and this run"
+        " fails."
+    )
+
+
+def _hold_lines(held: Held) -> Iterator[str]:
+    """Yield a heading and what is worse, since when, and what stands out."""
+    scope = "" if held.scope == "all" else f" ({held.scope})"
+    again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
+    yield f"### {held.entity}{scope}"
+    yield from (f"- {sentence}" for sentence in held.sentences)
+    yield f"- First seen by the scan of {time_text(held.since)}{again}."
+    yield from (f"- What stands out{pattern}." for pattern in held.patterns)
+    if held.nothing_in_common:
+        yield "- Nothing stands out: the rows to change have nothing in common that sets them apart from the others."
+
+
+def _answers(question: Question) -> Iterator[str]:
+    """Yield what each answer would do."""
+    changes = sum(scan.plan.rows for scan, _ in question.plans)
+    are_made = "the change above is made" if changes == 1 else f"the {changes:,} changes above are made"
+    leave_out = (
+        " You may leave out entities: those are not repaired, and their figures become the new baseline. There is one"
+        " writer, so it runs again for them too: to keep it stopped for one, choose *Keep stopped*. While their repair"
+        " is above its limit, the next run asks about them."
+    )
+    again = (
+        "but the next run asks again while a repair is above its limit"
+        if any(held.asks_again for held in question.held)
+        else "so the same drift is not asked about again"
+    )
+    yield (
+        "- **Keep stopped**: nothing is written, and the writer stays stopped. This run fails. The next run of the"
+        " runbook scans again, and asks again if it still finds this. To answer before that, press *Ask me again* on"
+        f" the page of {question.writer.source}."
+    )
+    yield (
+        "- **Resume without repair**: nothing is repaired, so copy and source stay different. The figures above become"
+        f" the new baseline, {again}. The writer runs again: it brings what changes at the source, right or wrong, and"
+        " deletes nothing without proof."
+    )
+    if changes:
+        yield (
+            f"- **Repair, then resume**: {are_made}, also if this run is a dry run, and the writer runs again."
+            f" {question.after_repair} The repair gets a sync_id, by which it can be rolled back."
+            f"{leave_out if len(question.planned) > 1 else ''}"
+        )
+    else:
+        yield (
+            "- **Repair, then resume**: no change is planned, so nothing is written. The writer runs again, and"
+            " the next run asks if it still finds this."
+        )
+
+
+def _plans(plans: Sequence[tuple[Scan, str]]) -> list[str]:
+    if not plans:
+        return ["Nothing: no proven change is planned."]
+    return [
+        f"- [{scan.entity}]({link}): {scan.plan.insert:,} rows to insert, {scan.plan.update:,} to update,"
+        f" {scan.plan.delete:,} to delete; {scan.live_rows:,} live rows were looked at."
+        for scan, link in plans
+    ]
+
+
+def _plain(line: str) -> str:
+    text = re.sub(r"\[([^\]]*)\]\(([^)]*)\)", r"\1 (\2)", re.sub(r"\*+|`", "", line))
+    return text.removeprefix("### ")
+
+
+def _duration(time: timedelta) -> str:
+    minutes = round(time.total_seconds() / 60)
+    days, hours = divmod(minutes // 60, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
