@@ -449,3 +449,35 @@ def test_a_list_in_another_form_is_no_gain(open_shop, conn, monkeypatch, kept, s
     with twisted(shop.context, always(gaining, "/tickets")) as context:
         summary = scanned(replace_context(shop, context), "tickets")
     assert (summary.plan.update, doubts(conn, "tickets").keys()) == (13, {other})
+
+
+def test_lines_are_not_gone_because_the_token_is_another_accounts(open_shop, conn):
+    """Neither their list nor their invoices are there, and nothing else of the account either."""
+    shop = open_shop(**dict.fromkeys(RESOURCES, 30))
+    sync_entities(shop.context)
+
+    def of_another_account(request, data):
+        if request.path.count("/") > 1:
+            raise NotFound("404")
+        return {**data, request.path[1:]: [], "meta": {"total_pages": 0, "total_entries": 0}}
+
+    with twisted(shop.context, of_another_account) as context:
+        summary = scanned(replace_context(shop, context), "line_items")
+    assert summary.plan.rows == 0
+
+
+def test_the_list_of_a_deleted_invoices_lines_may_answer_404(open_shop, conn):
+    shop = open_shop(**dict.fromkeys(RESOURCES, 30))
+    sync_entities(shop.context)
+    deleted = next(row["invoice_id"] for row in shop.control.rows("line_items") if row["invoice_id"])
+    lines = [row["id"] for row in shop.control.rows("line_items") if row["invoice_id"] == deleted]
+    shop.control.mutate(Mutation("delete", "invoices", deleted))
+
+    def no_list(request, data):
+        if request.params.get("invoice_id") == deleted:
+            raise NotFound("404")
+        return data
+
+    with twisted(shop.context, no_list) as context:
+        summary = scanned(replace_context(shop, context), "line_items")
+    assert (summary.plan.delete, summary.metrics["unproven"]) == (len(lines), 0)
