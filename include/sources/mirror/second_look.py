@@ -192,14 +192,15 @@ def _place(extract: Extract, lookup: Lookup, value: tuple) -> object:
 def _address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, place: object) -> str:
     """Return why a row is not absent although an address that has found nothing says so; empty if it is.
 
-    The address must find a row that both list and copy have. If there is none, or if it is the address of a parent,
-    the source must show a row of another entity that the copy has: the token may be another account's, or may not see
-    this partition any more. If the copy has none either, the address is believed.
+    The address must find a row that both list and copy have. If there is none, or if it is a parent's address, the
+    source may show a row of another entity that the copy has instead: else the token may be another account's, or may
+    not see this partition any more. If the copy has none either, the address is believed.
     """
-    of_parent = lookup.by != extract.entity.table.key
-    if not of_parent and (known := _known_rows(extract, lookup, place)):
-        found = any(_found(look) for _, look in look_up(context, extract.entity.table, lookup, known))
-        return "" if found else NOTHING_FOUND
+    known = _known_rows(extract, lookup, place)
+    if any(_found(look) for _, look in look_up(context, extract.entity.table, lookup, known)):
+        return ""
+    if known and lookup.by == extract.entity.table.key:
+        return NOTHING_FOUND
     return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
 
 
