@@ -9,12 +9,13 @@ from random import Random
 import pytest
 from psycopg.types.json import Jsonb
 
-from include.api.errors import NotFound
+from include.api.errors import NotFound, RefuseData
 from include.api.request import Answer, Request
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror import second_look
 from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.lookup import names
 from include.sources.mirror.repair import repair_entities
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import sync_log
@@ -481,3 +482,11 @@ def test_the_list_of_a_deleted_invoices_lines_may_answer_404(open_shop, conn):
     with twisted(shop.context, no_list) as context:
         summary = scanned(replace_context(shop, context), "line_items")
     assert (summary.plan.delete, summary.metrics["unproven"]) == (len(lines), 0)
+
+
+def test_a_record_may_be_a_message():
+    check = names(7, "message", "id")
+    check({"message": {"id": 7}})
+    for data in ({"message": "hush"}, {"message": {"id": 7}, "messages": ["hush"]}):
+        with pytest.raises(RefuseData):
+            check(data)

@@ -53,7 +53,7 @@ def names(value: Any, *path: str) -> Callable[[Any], None]:
 
     def check(data: Any) -> None:
         if len(path) > 1:
-            refuse_envelope(data)
+            refuse_envelope(data, path[0])
         found = data
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
