@@ -128,6 +128,14 @@ class TestListsFromBothEnds:
         sync_entities(shop.context)
         assert new["id"] in live(conn, "payments")
 
+    def test_show_nothing_if_all_their_rows_are_deleted(self, open_shop, conn):
+        """Syncs go on before the night deletes the rows."""
+        shop = open_shop(**FEW)
+        sync_entities(shop.context)
+        shop.control.mutate(*(Mutation("delete", "estimates", id_) for id_ in shop.control.ids("estimates")))
+        sync_entities(shop.context)
+        assert scanned(shop, "estimates").plan.delete == 5
+
     @pytest.mark.parametrize("first", ["2025-01-01", "2025-01-02"])
     def test_are_not_sorted_by_change_because_all_have_changed_at_once(self, open_shop, conn, first):
         """The vendor ignores `sort`; an import has made all products, and perhaps the first has changed since."""

@@ -103,6 +103,20 @@ def read_listed_again(context: MirrorContext, extract: Extract) -> None:
         _look_at(context, extract, listed_only, SECOND_READINGS)
 
 
+def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
+    """Return whether an empty list is true: the rows of the copy that changed last are gone at their own addresses."""
+    entity, moment = extract.entity, extract.entity.table.moment
+    query = sql.SQL("SELECT {} FROM {} t WHERE deleted_at IS NULL ORDER BY {} DESC LIMIT {}").format(
+        identifiers(entity.lookup.by), entity.table.sql, sql.Identifier(moment), sql.Literal(KNOWN_ROWS)
+    )
+    newest = context.conn.execute(query).fetchall()
+    return (
+        entity.lookup.own
+        and all(not (look.unknown or look.rows) for _, look in look_up(context, entity.table, entity.lookup, newest))
+        and _finds_another_entity(context, extract, None)
+    )
+
+
 def _look_at_suspects(
     context: MirrorContext, extract: Extract, budget: int | None, listed_parents: Collection[tuple]
 ) -> LookCounts:
