@@ -15,9 +15,12 @@ ENVELOPES = (*ERRORS, "message", "messages", "exceptionMessage")
 FAILED = {"success": (False,), "ok": (False,), "status": ("error", "fail", "failed", "failure")}
 
 
-def refuse_envelope(data: Any) -> None:
-    """Raise RefuseData if an answer around rows or a record carries an error, or says that the request failed."""
-    refuse_errors(data, ENVELOPES)
+def refuse_envelope(data: Any, around: str = "") -> None:
+    """Raise RefuseData if an answer around rows or a record carries an error, or says that the request failed.
+
+    `around`: the key of the rows or the record. A list of messages is no error.
+    """
+    refuse_errors(data, [key for key in ENVELOPES if key in ERRORS or key != around])
     failed = [key for key, values in FAILED.items() if isinstance(data, dict) and data.get(key) in values]
     if failed:
         raise RefuseData(f"its {failed[0]!r} says that it failed, so it is no answer")

@@ -14,7 +14,7 @@ def optional_rows(data: Any, key: str, beside: Collection[str | None] = ()) -> l
 
     Raises RefuseData for any other answer without rows, since its meaning is unknown.
     """
-    data = as_object(data)
+    data = as_object(data, key)
     if key not in data and data.keys() - {*beside, *ERRORS}:
         raise RefuseData(f"the answer has no list {key!r}, but something else")
     return as_rows(data.get(key, []), key)
@@ -46,15 +46,18 @@ def value_at(data: Mapping[str, Any], path: str) -> Any:
 def listed_rows(answer: Answer, path: str) -> list[dict]:
     """Return the rows at the path, out of what wraps each of them. Raises RefuseData if there is no such list."""
     to_list, _, to_record = path.partition("[*].")
-    rows = as_rows(value_at(as_object(answer.data), to_list), to_list)
+    rows = as_rows(value_at(as_object(answer.data, to_list.partition(".")[0]), to_list), to_list)
     return as_rows([value_at(row, to_record) for row in rows], path) if to_record else rows
 
 
-def as_object(data: Any) -> dict:
-    """Return the answer as an object. Raises RefuseData if it is none, or carries an error."""
+def as_object(data: Any, around: str = "") -> dict:
+    """Return the answer as an object. Raises RefuseData if it is none, or carries an error.
+
+    `around`: as in `refuse_envelope`.
+    """
     if not isinstance(data, dict):
         raise RefuseData("the answer is no JSON object")
-    refuse_envelope(data)
+    refuse_envelope(data, around)
     return data
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -331,6 +332,16 @@ def test_a_row_may_have_a_field_that_is_named_like_an_error():
     for paginator in (LINES, Cursor("line_items"), SpringPage("line_items")):
         assert paginator.read(Answer({"line_items": told}), paginator.start).rows == told
     assert Single().read(Answer(told), None).rows == told
+
+
+@pytest.mark.parametrize("make", [PageNumber, Cursor, partial(Cursor, optional=True), LastId, NextLink, SpringPage])
+def test_a_list_may_be_of_messages(make):
+    paginator, told = make("messages"), [{"id": 1, "message": "call the customer"}]
+    ended = {"has_more": False} if make is LastId else {}
+    assert paginator.read(Answer({"messages": told, **ended}), paginator.start).rows == told
+    for data in ({"messages": "hush"}, {"messages": ["hush"]}, {"messages": told, "message": "hush"}):
+        with pytest.raises(RefuseData):
+            paginator.read(Answer({**data, **ended}), paginator.start)
 
 
 def test_a_plain_array_is_refused_where_none_is_expected():

@@ -33,10 +33,16 @@ from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.migrations.ddl import create_mirror
-from include.warehouse.readers import instant
+from include.warehouse.readers import boolean, instant
 from include.warehouse.table import Column, Table
 
-ORDERS = Table("erp", "orders", (Column("id"), Column("updated", instant)), version="updated")
+ORDERS = Table(
+    "erp",
+    "orders",
+    (Column("id"), Column("void", boolean), Column("updated", instant)),
+    version="updated",
+    tombstone="void",
+)
 PAYMENTS = Table(
     "erp", "payments", (Column("id"), Column("order_id", field="orderId"), Column("paid", instant)), version="paid"
 )
@@ -83,6 +89,9 @@ class Vendor:
         self.orders: dict[str, str] = {}
         self.payments: dict[str, dict[str, str]] = {}
         self.failing: set[str] = set()
+        # Orders that are flagged as deleted, and orders whose payments have no address.
+        self.void: set[str] = set()
+        self.hidden: set[str] = set()
         self.asked: list[str] = []
         routes = [("/v1/orders", self._list), ("/v1/orders/{id}", self._one), ("/v1/orders/{id}/payments", self._paid)]
         self.app = Starlette(routes=[Route(path, endpoint) for path, endpoint in routes])
@@ -104,12 +113,12 @@ class Vendor:
         self.asked.append(id_)
         if id_ in self.failing:
             return JSONResponse({"error": {"code": "Busy", "message": "Try again"}})
-        if id_ not in self.orders:
+        if id_ not in self.orders or id_ in self.hidden:
             return JSONResponse({}, 404)
         return self._page([{"id": key, "orderId": id_, "paid": paid} for key, paid in self.payments[id_].items()])
 
     def _order(self, id_: str) -> dict[str, Any]:
-        return {"id": id_, "updated": self.orders[id_]}
+        return {"id": id_, "void": id_ in self.void, "updated": self.orders[id_]}
 
     def _page(self, rows: list[dict[str, Any]]) -> JSONResponse:
         return JSONResponse({"value": rows, "@odata.count": len(rows)})
@@ -125,7 +134,7 @@ def context(vendor: Vendor, conn: psycopg.Connection, warehouse: str) -> Iterato
     engine = create_engine(make_url(warehouse).set(drivername="postgresql+psycopg"))
     with engine.begin() as connection, Operations.context(MigrationContext.configure(connection)) as op:
         op.execute("CREATE SCHEMA erp")
-        create_mirror("erp", "orders", {"id": "text"}, {"updated": "timestamptz", "extra": "jsonb"})
+        create_mirror("erp", "orders", {"id": "text"}, {"void": "boolean", "updated": "timestamptz", "extra": "jsonb"})
         create_mirror("erp", "payments", {"id": "text"}, {"order_id": "text", "paid": "timestamptz", "extra": "jsonb"})
         connection.execute(text("INSERT INTO confidence.writer (source) VALUES ('erp')"))
     engine.dispose()
@@ -203,21 +212,6 @@ def test_a_full_sync_that_misses_a_parent_keeps_the_watermark(context, vendor, c
     assert states(conn) == [("", True)]
 
 
-@pytest.mark.parametrize("known", [False, True], ids=["not_in_the_copy_yet", "in_the_copy"])
-def test_children_of_a_deleted_parent_stay_unproven(context, vendor, conn, known):
-    """A list's 404 proves nothing."""
-    for order in ("o1", "o2"):
-        vendor.pay(order, f"{order}-a")
-    sync_entities(context)
-    del vendor.orders["o2"]
-    if known:
-        conn.execute("UPDATE erp.orders SET deleted_at = now() WHERE id = 'o2'")
-    summary = scan(context)
-    assert summary.plan == Plan(insert=0, update=0, delete=0)
-    unproven = conn.execute("SELECT key FROM confidence.unproven WHERE entity = 'payments'").fetchall()
-    assert (["o2-a"],) in unproven
-
-
 def test_what_is_kept_of_a_pull_does_not_grow_with_the_parents(context, vendor):
     orders = [f"o{number}" for number in range(9)]
     for order in orders:
@@ -228,3 +222,50 @@ def test_what_is_kept_of_a_pull_does_not_grow_with_the_parents(context, vendor):
     assert kept == [1, 2, 2, 2, 3, 3, 3, 3, 3]
     assert extract.row_counts(*{state["partition"] for state in extract.lists.values()}) == [(20, 2)]
     assert extract.row_counts("o3") == [(4, 2)]
+
+
+class TestListThatIsNotAtItsAddress:
+    """The address of an order's payments answers 404, so the order's own address is asked."""
+
+    @pytest.fixture
+    def vendor(self):
+        vendor = Vendor()
+        for order in ("o1", "o2"):
+            vendor.pay(order, f"{order}-a")
+        return vendor
+
+    @pytest.mark.parametrize("known", [False, True], ids=["not_in_the_copy_yet", "in_the_copy"])
+    def test_has_gone_with_its_order(self, context, vendor, conn, known):
+        sync_entities(context)
+        del vendor.orders["o2"]
+        if known:
+            conn.execute("UPDATE erp.orders SET deleted_at = now() WHERE id = 'o2'")
+        summary = scan(context)
+        assert (summary.plan, summary.metrics["unproven"]) == (Plan(insert=0, update=0, delete=1), 0)
+
+    def test_stops_no_first_sync_if_its_order_has_gone(self, context, vendor, conn):
+        sync_entities(context, only="orders")
+        del vendor.orders["o2"]
+        sync_entities(context, only="payments")
+        assert (live(conn), states(conn)) == ({"o1-a"}, [("", True)])
+
+    def test_has_gone_with_an_order_that_is_flagged_as_deleted(self, context, vendor, conn):
+        """The lists show such an order for ever."""
+        sync_entities(context)
+        vendor.pay("o2")
+        vendor.void = vendor.hidden = {"o2"}
+        sync_entities(context)
+        assert scan(context).plan == Plan(insert=0, update=0, delete=1)
+
+    def test_proves_nothing_of_an_order_that_is_there(self, context, vendor, conn):
+        sync_entities(context)
+        vendor.hidden = {"o2"}
+        assert scan(context).plan == Plan(insert=0, update=0, delete=0)
+        unproven = conn.execute("SELECT key FROM confidence.unproven WHERE entity = 'payments'").fetchall()
+        assert (["o2-a"],) in unproven
+
+    def test_proves_nothing_if_the_source_shows_nothing_that_the_copy_has(self, context, vendor, conn):
+        """The token is another account's."""
+        sync_entities(context)
+        vendor.orders.clear()
+        assert scan(context).plan == Plan(insert=0, update=0, delete=0)

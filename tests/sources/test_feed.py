@@ -26,6 +26,7 @@ from include.sources.base import NOTHING, NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror.changes import Deletes, Feed, as_unix_time
 from include.sources.mirror.entity import Listed, Lookup, MirrorContext
 from include.sources.mirror.lookup import names
+from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.source import Mirror
@@ -332,3 +333,17 @@ def test_scan_compares_with_the_list(context, vendor, conn):
     summary = scan_entity(context, entity_of(SOURCE, "customers"), writer.epoch, Scope())
     assert (summary.plan.insert, summary.plan.update, summary.plan.delete) == (1, 1, 1)
     assert summary.proven == summary.rows
+
+
+def test_record_without_a_version_that_changes_after_the_scan_holds_no_writer(context, vendor, conn):
+    (entity,) = SOURCE.entities
+    unversioned = replace(entity, table=replace(entity.table, version=None, required=()))
+    context = replace(context, source=replace(SOURCE, entities=(unversioned,)))
+    conn.execute("UPDATE feed.customers SET name = 'spoilt' WHERE id = 'cus_1'")
+    writer = fence.stop(conn, "feed", context.run, timeout=5)
+    summary = scan_entity(context, unversioned, writer.epoch, Scope.of({"progress_every": 250}))
+    assert summary.plan.update == 1
+    sync_id, _ = repair_entities(context, [summary])
+    vendor.put("cus_1", "Changed since")
+    assert not [check for check in verify_repair(context, [summary], sync_id) if check.worse]
+    assert conn.execute("SELECT key FROM confidence.unproven WHERE source = 'feed'").fetchall() == [(["cus_1"],)]

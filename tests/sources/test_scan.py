@@ -11,6 +11,7 @@ from include.api.errors import FixConfiguration, TryLater
 from include.confidence import judgements
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import ScanRefused, entity_of
+from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
@@ -52,6 +53,9 @@ def test_known_case(shop, conn):
             [id_, invoice, sync_id],
         )
     conn.execute("INSERT INTO repairshopr.invoices (id, sync_id) VALUES (30, %s)", [sync_id])
+    # By it the token is known to be the account's.
+    known = [shop.control.ids("customers")[0], sync_id]
+    conn.execute("INSERT INTO repairshopr.customers (id, sync_id) VALUES (%s, %s)", known)
     sync_log.advance(conn, sync_id, "repairshopr", "line_items", watermark=datetime(2026, 6, 1, tzinfo=UTC))
     shop.control.load("line_items", [line(1, 10), line(2, 20), line(3, 30)])
     shop.control.script_pages("line_items", [[line(1, 10), line(2, 20)], [line(2, 20), line(3, 30)]])
@@ -279,3 +283,28 @@ def test_hopeless_source_fails_with_what_to_do(shop, conn):
     shop.control.fault(Fault("status", resource="line_items", status=503, times=None))
     with pytest.raises(TryLater, match="Run the task again later"):
         scanned(shop)
+
+
+class TestRecordThatIsGoneAfterTheScan:
+    """The scan plans to insert it, and it is deleted at the source before the repair is verified."""
+
+    def unlike(self, shop, conn):
+        [new] = shop.control.mutate(
+            Mutation("insert", "customers", row={"updated_at": "2025-01-01T00:00:00.000Z"}),
+        )
+        summary = scanned(shop, "customers")
+        assert summary.plan.insert == 1
+        sync_id, _ = repair_entities(shop.context, [summary])
+        shop.control.mutate(Mutation("delete", "customers", new))
+        [check] = [
+            each for each in verify_repair(shop.context, [summary], sync_id) if each.figure.startswith("repaired")
+        ]
+        unproven = conn.execute("SELECT key FROM confidence.unproven WHERE entity = 'customers'").fetchall()
+        return check.after, unproven == [([new],)]
+
+    def test_holds_no_writer_if_two_looks_have_shown_it(self, filled, conn):
+        assert self.unlike(filled, conn) == (0, True)
+
+    def test_is_unlike_the_source_if_only_its_list_has_shown_it(self, filled, conn, monkeypatch):
+        monkeypatch.setattr(second_look, "SECOND_READINGS", 0)
+        assert self.unlike(filled, conn) == (1, False)

@@ -9,12 +9,13 @@ from random import Random
 import pytest
 from psycopg.types.json import Jsonb
 
-from include.api.errors import NotFound
+from include.api.errors import NotFound, RefuseData
 from include.api.request import Answer, Request
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror import second_look
 from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.lookup import names
 from include.sources.mirror.repair import repair_entities
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import sync_log
@@ -126,6 +127,14 @@ class TestListsFromBothEnds:
         shop.control.script_pages("payments", [rows[place : place + 25] for place in range(0, len(rows), 25)])
         sync_entities(shop.context)
         assert new["id"] in live(conn, "payments")
+
+    def test_show_nothing_if_all_their_rows_are_deleted(self, open_shop, conn):
+        """Syncs go on before the night deletes the rows."""
+        shop = open_shop(**FEW)
+        sync_entities(shop.context)
+        shop.control.mutate(*(Mutation("delete", "estimates", id_) for id_ in shop.control.ids("estimates")))
+        sync_entities(shop.context)
+        assert scanned(shop, "estimates").plan.delete == 5
 
     @pytest.mark.parametrize("first", ["2025-01-01", "2025-01-02"])
     def test_are_not_sorted_by_change_because_all_have_changed_at_once(self, open_shop, conn, first):
@@ -449,3 +458,43 @@ def test_a_list_in_another_form_is_no_gain(open_shop, conn, monkeypatch, kept, s
     with twisted(shop.context, always(gaining, "/tickets")) as context:
         summary = scanned(replace_context(shop, context), "tickets")
     assert (summary.plan.update, doubts(conn, "tickets").keys()) == (13, {other})
+
+
+def test_lines_are_not_gone_because_the_token_is_another_accounts(open_shop, conn):
+    """Neither their list nor their invoices are there, and nothing else of the account either."""
+    shop = open_shop(**dict.fromkeys(RESOURCES, 30))
+    sync_entities(shop.context)
+
+    def of_another_account(request, data):
+        if request.path.count("/") > 1:
+            raise NotFound("404")
+        return {**data, request.path[1:]: [], "meta": {"total_pages": 0, "total_entries": 0}}
+
+    with twisted(shop.context, of_another_account) as context:
+        summary = scanned(replace_context(shop, context), "line_items")
+    assert summary.plan.rows == 0
+
+
+def test_the_list_of_a_deleted_invoices_lines_may_answer_404(open_shop, conn):
+    shop = open_shop(**dict.fromkeys(RESOURCES, 30))
+    sync_entities(shop.context)
+    deleted = next(row["invoice_id"] for row in shop.control.rows("line_items") if row["invoice_id"])
+    lines = [row["id"] for row in shop.control.rows("line_items") if row["invoice_id"] == deleted]
+    shop.control.mutate(Mutation("delete", "invoices", deleted))
+
+    def no_list(request, data):
+        if request.params.get("invoice_id") == deleted:
+            raise NotFound("404")
+        return data
+
+    with twisted(shop.context, no_list) as context:
+        summary = scanned(replace_context(shop, context), "line_items")
+    assert (summary.plan.delete, summary.metrics["unproven"]) == (len(lines), 0)
+
+
+def test_a_record_may_be_a_message():
+    check = names(7, "message", "id")
+    check({"message": {"id": 7}})
+    for data in ({"message": "hush"}, {"message": {"id": 7}, "messages": ["hush"]}):
+        with pytest.raises(RefuseData):
+            check(data)

@@ -166,7 +166,8 @@ class Lookup:
     - `own` (the default): the request goes to the record's own address. The API's own 404 proves absence, and so does
       an answer in which `rows` finds nothing.
     - not `own`: the request is a list, so its 404 or an empty answer proves nothing. `witness` then asks at the own
-      address of the record, or of its parent, by the same `by`.
+      address of the record, or of its parent, by the same `by`. If the list of a parent answers 404, the own address of
+      the parent decides whether it has gone with the parent.
     - `complete`: the list shows by its totals or cursor where it ends. Absence is proven if neither this list nor the
       entity's whole list shows the row. Only a scan reads both, so a sync deletes no children by such a list.
 

@@ -11,7 +11,8 @@ from include.api.envelopes import refuse_envelope
 from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Inside, Lookup, MirrorContext
+from include.sources.base import entity_of
+from include.sources.mirror.entity import Child, Entity, Inside, Lookup, MirrorContext
 from include.warehouse.compare import is_ahead, version_columns
 from include.warehouse.sql_fragments import are
 from include.warehouse.table import Table, set_aside
@@ -29,12 +30,14 @@ class Look:
     - `tombstone`: an own address answered without a row: the record is deleted, or the parent has no such rows
     - `unknown`: why the look-up proved nothing; empty if it did
     - `needs_person`: asking again would give the same, until a person acts
+    - `no_list`: it is unknown because there is no list at its address, so its parent may be gone
     """
 
     rows: tuple[Row, ...] = ()
     tombstone: bool = False
     unknown: str = ""
     needs_person: bool = False
+    no_list: bool = False
 
 
 def not_there(lookup: Lookup, look: Look) -> bool:
@@ -51,7 +54,7 @@ def names(value: Any, *path: str) -> Callable[[Any], None]:
     def check(data: Any) -> None:
         # A longer path means that the record is wrapped in an object, where an error may stand beside it.
         if len(path) > 1:
-            refuse_envelope(data)
+            refuse_envelope(data, path[0])
         found = data
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
@@ -94,6 +97,32 @@ def look_up(
             splits -= 1
             yield from (each for each in looks if not each[1].unknown)
             waiting += filter(None, [unknown[: len(unknown) // 2], unknown[len(unknown) // 2 :]])
+
+
+def look_up_or_parent(
+    context: MirrorContext, entity: Entity, lookup: Lookup, values: Iterable[tuple]
+) -> Iterator[tuple[tuple, Look]]:
+    """Look up the values, as `look_up` does. The list of a parent that is gone, by its own address, shows no rows."""
+    without_list: dict[tuple, Look] = {}
+    for value, look in look_up(context, entity.table, lookup, values):
+        if look.no_list and isinstance(entity, Child):
+            without_list[value] = look
+        else:
+            yield value, look
+    gone = deleted_parents(context, entity, without_list) if without_list else ()
+    yield from ((value, Look() if value in gone else look) for value, look in without_list.items())
+
+
+def deleted_parents(context: MirrorContext, child: Child, keys: Iterable[tuple]) -> set[tuple]:
+    """Return the keys of those parents whose own address says that they are gone, or flagged as deleted."""
+    parent = entity_of(context.source, child.parent)
+    table, lookup = parent.table, parent.lookup.witness or parent.lookup
+    flag = [table.tombstone] if table.tombstone else []
+    return {
+        key
+        for key, look in look_up(context, table, lookup, keys)
+        if lookup.own and not look.unknown and all(table.named(row, flag) == (True,) for row in look.rows)
+    }
 
 
 def _look_up_batches(
@@ -253,7 +282,7 @@ def _batch_look(
         if any(isinstance(answer, Answer) for answer in beside):
             return Look(unknown=f"{first} But another address shows what belongs to it, so that proves nothing")
         if not lookup.own:
-            return Look(unknown=f"{first} It is a list, so that proves nothing")
+            return Look(unknown=f"{first} It is a list, so that proves nothing", no_list=True)
         return Look()
     try:
         if lookup.paginator:

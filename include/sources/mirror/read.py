@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from include.api.errors import ApiError, FixConfiguration, RefuseData
+from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import pages
 from include.api.paginators import Page
+from include.sources.base import entity_of
 from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.incomplete_lists import read_again_if_short
-from include.sources.mirror.lookup import Row, read_rows
+from include.sources.mirror.lookup import Row, deleted_parents, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.pull import PullError, TooManyRefused
 from include.warehouse.table import Table, add
@@ -249,19 +250,31 @@ def _complete_page(
 def _list_pages(
     context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int, position: Any, last: int | None
 ) -> Iterator[_Step]:
-    """Yield the pages of one list, from a resume point on."""
+    """Yield the pages of one list, from a resume point on. If its parent is gone, it ends with an empty page."""
     listing = listings[number]
+    following = (number + 1, None) if number + 1 < len(listings) else None
     rows = extract.list_state(number).get("counts", [(0, 0)])[0][0]
     options = {"position": position, "stop": last, "rows": rows, "workers": context.workers}
     if rows:
         options["total_pages"] = extract.stage.pull.total_pages
     named = [Page(None, list(listing.named), None)]
-    for page in pages(context.client, listing.request, listing.paginator, **options) if listing.request else named:
-        ended = page.next is None or (last is not None and page.position == last)
-        if not ended:
-            yield number, listing, page, (number, page.next)
-        else:
-            yield number, listing, page, (number + 1, None) if number + 1 < len(listings) else None
+    try:
+        for page in pages(context.client, listing.request, listing.paginator, **options) if listing.request else named:
+            ended = page.next is None or (last is not None and page.position == last)
+            yield number, listing, page, following if ended else (number, page.next)
+    except NotFound:
+        if not _is_of_deleted_parent(context, extract.entity, listing.partition):
+            raise
+        yield number, listing, Page(None, [], None), following
+
+
+def _is_of_deleted_parent(context: MirrorContext, entity: Entity, partition: str) -> bool:
+    """Return whether the partition is a parent that is gone, or flagged as deleted."""
+    if not (isinstance(entity, Child) and partition):
+        return False
+    table = entity_of(context.source, entity.parent).table
+    (read,) = (column.read for column in table.columns if column.name in table.key)
+    return bool(deleted_parents(context, entity, [(read(partition),)]))
 
 
 def read_whole(

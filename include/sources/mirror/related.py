@@ -10,7 +10,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.entity import Child, Entity, MirrorContext, Need
 from include.sources.mirror.evidence import count_unlisted
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.lookup import look_up, not_there
+from include.sources.mirror.lookup import look_up, look_up_or_parent, not_there
 from include.sources.mirror.partitions import state_partitions
 from include.sources.mirror.planning import mark_unreadable, plan_sync
 from include.sources.mirror.second_look import PARENT_LISTED, second_look
@@ -59,7 +59,7 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
         children = Extract.open(context, looked_at_again, "sync", f"children of {extract.stage.pull.ticket}")
         if children.stage.resumed:
             children = children.restart(context)
-        for value, look in look_up(context, child.table, child.lookup, listed):
+        for value, look in look_up_or_parent(context, child, child.lookup, listed):
             why = look.unknown or (PARENT_LISTED if value in alive and not_there(child.lookup, look) else "")
             if why:
                 problems.append(Problem(f"{child.name} of {_key_text(value)}", why, look.needs_person))

@@ -1,7 +1,8 @@
 """Repairs: apply the confirmed plans of a run's scans, and verify that the copy got better."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from psycopg import sql
@@ -14,7 +15,7 @@ from include.confidence.summary import ForensicSummary
 from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.entity import Discovered, Entity, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions, state_partitions
@@ -22,7 +23,7 @@ from include.sources.mirror.planning import newly_deleted_implicitly, plan_neste
 from include.sources.mirror.sync import source_time
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
-from include.warehouse.sql_fragments import identifiers, pairs, same_key
+from include.warehouse.sql_fragments import among, identifiers, pairs, same_key
 from include.warehouse.staging import plan_table, stage_name
 from include.warehouse.sync_log import Counts
 from include.warehouse.table import Table
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # The number of written records, and of deleted ones, that verify looks up at the source for each entity.
 SAMPLE = 20
+CHANGED_SINCE = "the source shows it otherwise than the repair has written it, so it may have changed since the scan"
 
 
 def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]) -> tuple[int, Mapping[str, Counts]]:
@@ -223,7 +225,8 @@ def _forensic_checks(
 def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -> int:
     """Look up a sample of the records that the repair wrote, and return how many rows differ from the source.
 
-    Nested rows count too. Records that changed at the source since the scan don't count: the next sync brings them.
+    Nested rows count too. Records that changed at the source since the scan don't count: the next sync brings them. If
+    nothing but that explains what is found, the record is unproven until the next scan (see `_may_have_changed`).
     Raises TryLater where no look-up proved anything.
     """
     table = entity.table
@@ -244,16 +247,43 @@ def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -
     extract.drop_repeats()
     compare.plan_writes(extract.stage, young_after=_scanned_until(context, entity))
     plan_nested_rows(extract)
-    unlike = sum(
-        n
-        for stage in extract.stages
-        for (_, status), n in compare.plan_counts(stage).items()
-        if status in ("confirmed", "candidate", "unproven")
-    )
+    unlike = _unlike_by_record(extract)
     refused = sum(stage.pull.rows_refused for stage in extract.stages)
     extract.drop()
-    vanished = sum(1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown)
-    return unlike + refused + vanished
+    unlike |= {key: 1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown}
+    changed = _may_have_changed(context, entity, unlike, seen)
+    doubts = [Doubt(key, CHANGED_SINCE) for key in changed]
+    unproven.add(context.conn, context.source.name, entity.name, context.run, doubts)
+    return sum(count for key, count in unlike.items() if key not in changed) + refused
+
+
+def _unlike_by_record(extract: Extract) -> dict[tuple, int]:
+    """Return how many rows of each record, by its key, the verification found otherwise than in the copy."""
+    found: Counter[tuple] = Counter()
+    for stage, by in [(extract.stage, extract.entity.table.key), *((stage, part.by) for part, stage in extract.parts)]:
+        query = sql.SQL("SELECT {} FROM {} WHERE _status IN ('confirmed', 'candidate', 'unproven')")
+        found.update(stage.conn.execute(query.format(identifiers(by), stage.plan)))
+    return dict(found)
+
+
+def _may_have_changed(
+    context: MirrorContext, entity: Entity, unlike: Collection[tuple], seen: set[tuple]
+) -> set[tuple]:
+    """Return the keys of unlike records that may have changed since the scan, without any sign of it.
+
+    They are gone now, or have no version. Two looks of the scan agreed on each of them, so the third one, which is
+    later, tells of a change.
+    """
+    versioned = bool(compare.version_columns(entity.table))
+    silent = [key for key in unlike if not (versioned and key in seen)]
+    if isinstance(entity, Discovered):
+        # Each record comes from its own address, after a list.
+        return set(silent)
+    twice: set[tuple] = set()
+    for table, by in [(entity.table, entity.table.key), *((part.table, part.by) for part in entity.parts)]:
+        query = sql.SQL("SELECT {} FROM {} p WHERE _looked AND {}")
+        twice.update(context.conn.execute(query.format(identifiers(by), _plan(context, table), among(by, silent, "p"))))
+    return twice
 
 
 def _scanned_until(context: MirrorContext, entity: Entity) -> datetime | None:

@@ -11,9 +11,9 @@ from psycopg import sql
 from include.api.errors import RefuseData
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
-from include.sources.mirror.entity import Discovered, Entity, Lookup, MirrorContext
+from include.sources.mirror.entity import Child, Discovered, Entity, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
-from include.sources.mirror.lookup import Look, look_up, not_there
+from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there
 from include.sources.mirror.planning import replace_record
 from include.warehouse import compare
 from include.warehouse.sql_fragments import are, identifiers, key_array, same_key
@@ -103,6 +103,20 @@ def read_listed_again(context: MirrorContext, extract: Extract) -> None:
         _look_at(context, extract, listed_only, SECOND_READINGS)
 
 
+def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
+    """Return whether an empty list is true: the rows of the copy that changed last are gone at their own addresses."""
+    entity, moment = extract.entity, extract.entity.table.moment
+    query = sql.SQL("SELECT {} FROM {} t WHERE deleted_at IS NULL ORDER BY {} DESC LIMIT {}").format(
+        identifiers(entity.lookup.by), entity.table.sql, sql.Identifier(moment), sql.Literal(KNOWN_ROWS)
+    )
+    newest = context.conn.execute(query).fetchall()
+    return (
+        entity.lookup.own
+        and all(not (look.unknown or look.rows) for _, look in look_up(context, entity.table, entity.lookup, newest))
+        and _finds_another_entity(context, extract, None)
+    )
+
+
 def _look_at_suspects(
     context: MirrorContext, extract: Extract, budget: int | None, listed_parents: Collection[tuple]
 ) -> LookCounts:
@@ -129,7 +143,7 @@ def _look_at(
     # The places in which a look-up has found a row.
     works_in: set[object] = set()
     listed_in, contradicted = listed_versions(extract.all_skipped), extract.contradicted
-    for value, look in look_up(context, table, lookup, suspects):
+    for value, look in look_up_or_parent(context, extract.entity, lookup, suspects):
         answered += not look.unknown
         needs_person |= look.needs_person
         works_in |= {_place(extract, lookup, value)} if _found(look) else set()
@@ -181,24 +195,26 @@ def _settle_by_witness(
 
 
 def _place(extract: Extract, lookup: Lookup, value: tuple) -> object:
-    """Return the partition that an address with these values belongs to; None if addresses name no partition."""
-    partitions = extract.entity.partitions
+    """Return the partition that an address with these values belongs to; None if addresses name no partition.
+
+    The parents that have a list each are no places: what is shown of one tells nothing about another.
+    """
+    partitions = None if isinstance(extract.entity, Child) else extract.entity.partitions
     return dict(zip(lookup.by, value, strict=True)).get(partitions.column) if partitions else None
 
 
 def _address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, place: object) -> str:
     """Return why a row is not absent although an address that has found nothing says so; empty if it is.
 
-    The address must find a row that both list and copy have. If there is none, it must find a row of another entity
-    that the copy has: the token may be another account's, or may not see this partition any more. If there is none
-    either, the address is believed. It is also believed of look-ups by a parent: there a 404 is an answer about the
-    children.
+    The address must find a row that both list and copy have. If there is none, or if it is a parent's address, the
+    source may show a row of another entity that the copy has instead: else the token may be another account's, or may
+    not see this partition any more. If the copy has none either, the address is believed.
     """
-    if lookup.by != extract.entity.table.key:
+    known = _known_rows(extract, lookup, place)
+    if any(_found(look) for _, look in look_up(context, extract.entity.table, lookup, known)):
         return ""
-    if known := _known_rows(extract, lookup, place):
-        found = any(_found(look) for _, look in look_up(context, extract.entity.table, lookup, known))
-        return "" if found else NOTHING_FOUND
+    if known and lookup.by == extract.entity.table.key:
+        return NOTHING_FOUND
     return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
 
 

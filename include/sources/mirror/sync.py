@@ -30,7 +30,7 @@ from include.sources.mirror.related import (
     unproven_rows,
     unread_records,
 )
-from include.sources.mirror.second_look import second_look
+from include.sources.mirror.second_look import has_lost_all_rows, second_look
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.pull import PullError
@@ -265,7 +265,8 @@ class _Sync:
                 log.info("%s: the list is not sorted as expected, so all of it is read", entity.name)
                 extract = extract.restart(context)
             else:
-                extract.require_rows()
+                if not (extract.stage.pull.rows_read or has_lost_all_rows(context, extract)):
+                    extract.require_rows()
                 return extract
 
         def listings(singly: bool) -> list[Listing]:
