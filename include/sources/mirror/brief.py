@@ -57,6 +57,7 @@ class CompletePage:
     - `known`: number of listed records that were not looked up: already staged, or unchanged since the last sync
     - `skipped`: listed records that were not read
     - `delete_events`: keys of records that an event reports as deleted
+    - `shown`: number of rows on the page as the list showed it, those that are ignored included
     """
 
     page: Page
@@ -65,6 +66,7 @@ class CompletePage:
     known: int = 0
     skipped: tuple[SkippedRecord, ...] = ()
     delete_events: tuple[tuple, ...] = ()
+    shown: int = 0
 
 
 def complete_page(
