@@ -367,6 +367,12 @@ class TestCounts:
         assert seller.control.counters().total("GET inventory/{id}") == 0
         assert rows(conn, "inventory_counts") == before
 
+    def test_count_that_follows_a_repaired_one_is_no_error(self, seller, conn, count):
+        conn.execute("UPDATE square.inventory_counts SET quantity = quantity + 1 WHERE state = 'IN_STOCK'")
+        summary = scanned(seller, "inventory_counts")
+        seller.control.mutate(Mutation("update", "counts", count, {"quantity": "17"}))
+        repaired(seller, summary)
+
     @pytest.mark.parametrize(("hours", "found"), [(30, (1, 0, 1)), (3, (1, 0, 0))])
     def test_count_newer_than_all_that_square_shows_is_false(self, seller, conn, count, hours, found):
         """Unless it is of the last day: then Square may lag behind."""
