@@ -837,3 +837,21 @@ def test_board_in_columns_that_is_no_list_is_no_answer(loaded, conn, lying):
     lying.twist = always(lambda request, data: {"columns": data}, f"/shop/{EAST}/job-board", view="column")
     with pytest.raises(SyncFailed, match="the answer has no list 'content'"):
         loaded.sync()
+
+
+def test_board_that_writes_times_with_more_digits_contradicts_nothing(loaded, conn, lying):
+    settle(loaded)
+
+    def finer(request, data):
+        times = ("updatedDate", "postedDate", "completedDate")
+        return [
+            {name: value.replace("Z", ".250Z") if name in times and value else value for name, value in row.items()}
+            for row in data
+        ]
+
+    lying.twist = always(finer, f"/shop/{EAST}/job-board")
+    loaded.control.reset_counters()
+    loaded.sync()
+    assert loaded.asked("estimate") == 0
+    account = loaded.scan().accounts["repair_orders"]
+    assert (account.refused, account.unproven) == (0, 0)
