@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 import psycopg
 import pytest
@@ -58,6 +59,11 @@ def seller(conn) -> Iterator[Seller]:
 def scanned(seller, name):
     writer = fence.stop(seller.context.conn, SOURCE.name, RUN, timeout=1)
     return scan_entity(seller.context, entity_of(SOURCE, name), writer.epoch, Scope())
+
+
+def moment(seller):
+    """The seller's present time."""
+    return datetime.fromisoformat(seller.control.now())
 
 
 def plan(summary):
@@ -360,6 +366,34 @@ class TestCounts:
         scanned(seller, "inventory_counts")
         assert seller.control.counters().total("GET inventory/{id}") == 0
         assert rows(conn, "inventory_counts") == before
+
+    def test_count_that_follows_a_repaired_one_is_no_error(self, seller, conn, count):
+        conn.execute("UPDATE square.inventory_counts SET quantity = quantity + 1 WHERE state = 'IN_STOCK'")
+        summary = scanned(seller, "inventory_counts")
+        seller.control.mutate(Mutation("update", "counts", count, {"quantity": "17"}))
+        repaired(seller, summary)
+
+    @pytest.mark.parametrize(("hours", "found"), [(30, (1, 0, 1)), (3, (1, 0, 0))])
+    def test_count_newer_than_all_that_square_shows_is_false(self, seller, conn, count, hours, found):
+        """Unless it is of the last day: then Square may lag behind."""
+        truth = rows(conn, "inventory_counts")
+        variation, place, state = count.split(":")
+        conn.execute(
+            "UPDATE square.inventory_counts SET quantity = 999"
+            " WHERE (catalog_object_id, location_id, state) = (%s, %s, %s)",
+            [variation, place, state],
+        )
+        seller.control.advance(30 * 24 * 3600)
+        conn.execute(
+            "UPDATE square.inventory_counts SET calculated_at = %s WHERE quantity = 999",
+            [moment(seller) - timedelta(hours=hours)],
+        )
+        summary = scanned(seller, "inventory_counts")
+        assert plan(summary) == found
+        assert summary.accounts["inventory_counts"].unproven == (found[2] == 0)
+        if found[2]:
+            repaired(seller, summary)
+            assert rows(conn, "inventory_counts") == truth
 
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""
@@ -1078,3 +1112,24 @@ class TestSpoiltAnswers:
         with twisted(seller.context, lie) as context:
             summary = scanned(replace(seller, context=context), "orders")
         assert plan(summary)[2] == 1
+
+
+class TestQuietCatalog:
+    """Its `latest_time` is that of its last change, however long ago that was. It is no clock."""
+
+    def test_change_that_no_sync_has_brought_for_days_is_drift(self, seller, conn):
+        seller.control.mutate(Mutation("update", "items", seller.control.ids("items")[0], {"name": "Renamed"}))
+        assert scanned(seller, ITEMS).metrics["rows_young"] == 1
+        seller.control.advance(3 * 24 * 3600)
+        summary = scanned(replace(seller, context=replace(seller.context, run="square_reconcile/later")), ITEMS)
+        assert (plan(summary), summary.metrics["rows_young"]) == ((0, 1, 0), 0)
+
+    def test_version_that_square_never_had_is_taken_back_after_a_day(self, seller, conn):
+        truth = rows(conn, ITEMS)
+        lie = "UPDATE square.catalog_items SET name = 'Lie', version = version + 1, updated_at = %s"
+        conn.execute(lie, [moment(seller)])
+        seller.control.advance(3 * 24 * 3600)
+        summary = scanned(seller, ITEMS)
+        assert (plan(summary), summary.metrics["unproven"]) == ((0, len(truth), 0), 0)
+        repaired(seller, summary)
+        assert rows(conn, ITEMS) == truth

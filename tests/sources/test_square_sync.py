@@ -1,6 +1,8 @@
 """The mirror of a simulated seller: first load, changes of every kind, and what the vendor's lists do not tell."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -16,6 +18,7 @@ from include.warehouse.rollback import roll_back
 from include.warehouse.table_rollback import Tables
 
 from .square import RUN, TABLES, Seller, contents, everything, rows, selling
+from .twisted import Twisted, twisted
 
 SMALL = {"locations": 3, "categories": 4, "items": 14, "variations": 20, "vendors": 3, "orders": 60, "line_items": 200}
 # The seller's kinds of rows and the tables in which they are.
@@ -357,6 +360,22 @@ class TestPartitions:
         query = "SELECT count(DISTINCT watermark), count(*) FROM confidence.sync_state WHERE entity = %s"
         for entity in ("orders", "payments"):
             assert conn.execute(query, [entity]).fetchone() == (1, 4)
+
+    def test_new_location_has_no_later_watermark_than_its_answers(self, synced, conn, monkeypatch):
+        (place,) = synced.control.mutate(Mutation("create", "locations"))
+        cached = datetime.fromisoformat(synced.control.now()) - timedelta(days=1)
+        exchange = Twisted._exchange
+
+        def out_of_a_cache(client, request):
+            answer = exchange(client, request)
+            return replace(answer, date=cached) if request.params.get("location_id") == place else answer
+
+        monkeypatch.setattr(Twisted, "_exchange", out_of_a_cache)
+        query = "SELECT partition = %s, max(watermark) FROM confidence.sync_state WHERE entity = 'payments' GROUP BY 1"
+        before = dict(conn.execute(query, [place]))
+        with twisted(synced.context, lambda request, data: data) as context:
+            sync_entities(context)
+        assert dict(conn.execute(query, [place])) == {**before, True: cached}
 
     def test_more_locations_than_fit_into_a_request(self, conn):
         with selling(conn, **SMALL | {"locations": 12}) as seller:

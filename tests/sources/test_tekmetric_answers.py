@@ -180,6 +180,15 @@ class TestEstimate:
             changed(ESTIMATE, "jobs", 0, "laborHours", to=None),
             changed(ESTIMATE, "jobs", 0, "parts", 0, to={"name": "Rotor"}),
             without(ESTIMATE, "fees", "data", 1, "amount"),
+            # A rate may be a fraction, and tax unknown.
+            {**changed(ESTIMATE, "taxes", to=None), "taxRate": Decimal("0.0675")},
+            # Supplies may be told beside the fees, and the order's own discount beside those of its jobs.
+            {
+                **changed(changed(ESTIMATE, "feesTotal", to=395), "fees", to=None),
+                "shopSuppliesTotal": 2500,
+                "epaTotal": 350,
+            },
+            {**ESTIMATE, "discount": 1500, "total": 79126 - 1500},
             # Cents here and there.
             changed(ESTIMATE, "total", to=79126 + 100),
             changed(ESTIMATE, "total", to=79126 - 100),
@@ -200,7 +209,7 @@ class TestEstimate:
             {"id": ID, "total": None, "jobs": None},
             {"id": ID, "total": "0.0", "jobs": None},
         ],
-        ids=range(19),
+        ids=range(22),
     )
     def test_of_that_order_passes(self, estimate):
         self.check(estimate)

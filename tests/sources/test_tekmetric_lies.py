@@ -802,3 +802,68 @@ def test_total_that_shrinks_for_a_moment_hides_no_row_of_the_second_reading(load
     lying.twist = lie
     with pytest.raises(SyncFailed, match=f"says that it has {len(ids)} rows, and 1 of them were not shown"):
         loaded.sync()
+
+
+def claiming(total: int) -> Callable[[Any, Any], Any]:
+    """The twist of a board that says how many orders it has."""
+    return lambda request, data: {"content": data, "totalElements": total}
+
+
+def test_board_that_shows_fewer_orders_than_it_says_proves_nothing(loaded, conn, lying):
+    count = len(loaded.control.ids(shop=EAST))
+    loaded.control.set(board_size=500)
+    lying.twist = always(claiming(count + 1), f"/shop/{EAST}/job-board", board="POSTED")
+    account = loaded.scan().accounts["repair_orders"]
+    assert account.unseen > 0
+    loaded.resume()
+    before = loaded.watermark(EAST), loaded.watermark(WEST)
+    with pytest.raises(SyncFailed, match=f"perhaps others of {EAST} .* were not shown in 3 readings"):
+        loaded.sync()
+    assert loaded.watermark(EAST) == before[0]
+    assert loaded.watermark(WEST) > before[1]
+
+
+def test_order_that_leaves_its_board_meanwhile_is_no_shortage(loaded, conn, lying):
+    loaded.control.set(board_size=500)
+    left = []
+
+    def twist(request, data):
+        """One more at the first request."""
+        more = not left
+        left.append(request)
+        return {"content": data, "totalElements": len(data) + more}
+
+    lying.twist = always(twist, f"/shop/{EAST}/job-board", board="POSTED", page=0)
+    assert loaded.scan().accounts["repair_orders"].unseen == 0
+    assert len(left) == 2
+
+
+def test_board_in_columns_may_be_wrapped_too(loaded, conn, lying):
+    lying.twist = always(lambda request, data: {"content": data}, f"/shop/{EAST}/job-board", view="column")
+    assert loaded.scan().metrics["rows_refused"] == 0
+    loaded.resume()
+    loaded.sync()
+
+
+def test_board_in_columns_that_is_no_list_is_no_answer(loaded, conn, lying):
+    lying.twist = always(lambda request, data: {"columns": data}, f"/shop/{EAST}/job-board", view="column")
+    with pytest.raises(SyncFailed, match="the answer has no list 'content'"):
+        loaded.sync()
+
+
+def test_board_that_writes_times_with_more_digits_contradicts_nothing(loaded, conn, lying):
+    settle(loaded)
+
+    def finer(request, data):
+        times = ("updatedDate", "postedDate", "completedDate")
+        return [
+            {name: value.replace("Z", ".250Z") if name in times and value else value for name, value in row.items()}
+            for row in data
+        ]
+
+    lying.twist = always(finer, f"/shop/{EAST}/job-board")
+    loaded.control.reset_counters()
+    loaded.sync()
+    assert loaded.asked("estimate") == 0
+    account = loaded.scan().accounts["repair_orders"]
+    assert (account.refused, account.unproven) == (0, 0)

@@ -14,15 +14,11 @@ from psycopg import sql
 
 from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.same_value import BLANK, same_value
 from include.warehouse import row_conditions
 from include.warehouse.sql_fragments import are, identifiers, same_key
 from include.warehouse.staging import Stage
 from include.warehouse.table import EXTRA
-
-# Values that say nothing.
-BLANK = (None, "", [], {})
-# The units in which times are written, in microseconds: a second, a millisecond, a microsecond.
-UNITS = (1_000_000, 1_000, 1)
 
 
 class Disagreement(Exception):
@@ -53,19 +49,6 @@ class Reading:
             if mine is not None and theirs is not None:
                 return mine > theirs and not same_value(mine, theirs)
         return False
-
-
-def same_value(one: object, other: object) -> bool:
-    """Return whether two addresses say the same. One may write a blank for null, or a time with fewer digits."""
-    if one == other or (one in BLANK and other in BLANK):
-        return True
-    if not (isinstance(one, datetime) and isinstance(other, datetime)):
-        return False
-    # In microseconds: the unit of the time that is written with fewer digits, as far as its zeros tell.
-    unit = max(next(each for each in UNITS if moment.microsecond % each == 0) for moment in (one, other))
-    return one.replace(microsecond=one.microsecond // unit * unit) == other.replace(
-        microsecond=other.microsecond // unit * unit
-    )
 
 
 def _covers(value: object, part: object) -> bool:

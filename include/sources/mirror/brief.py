@@ -9,6 +9,7 @@ from psycopg import sql
 from include.api.paginators import Page
 from include.sources.mirror.entity import Discovered, Entity, MirrorContext
 from include.sources.mirror.lookup import Look, Row, look_up
+from include.sources.mirror.same_value import is_earlier, same_value
 from include.warehouse.sql_fragments import among, identifiers
 from include.warehouse.staging import Stage, staged
 from include.warehouse.table import RowRefused, Table
@@ -57,6 +58,7 @@ class CompletePage:
     - `known`: number of listed records that were not looked up: already staged, or unchanged since the last sync
     - `skipped`: listed records that were not read
     - `delete_events`: keys of records that an event reports as deleted
+    - `shown`: number of rows on the page as the list showed it, those that are ignored included
     """
 
     page: Page
@@ -65,6 +67,7 @@ class CompletePage:
     known: int = 0
     skipped: tuple[SkippedRecord, ...] = ()
     delete_events: tuple[tuple, ...] = ()
+    shown: int = 0
 
 
 def complete_page(
@@ -155,7 +158,7 @@ def is_older(entity: Entity, row: Row, listed: datetime | None) -> bool:
     """Return whether a record in full has an older version than the one that its list has shown before, if any."""
     version = entity.table.version
     (found,) = entity.table.named(row, [version]) if version else (None,)
-    return found is not None and listed is not None and found < listed
+    return found is not None and listed is not None and is_earlier(found, listed)
 
 
 def listed_versions(skipped: Sequence[SkippedRecord]) -> Mapping[tuple, datetime]:
@@ -192,7 +195,7 @@ def read_keys(stage: Stage, entity: Discovered, page: Page) -> set[tuple]:
     )
     newest = {tuple(key): found for found, *key in stage.conn.execute(query)}
     listed = {key: _version_of(entity, briefs[key]) for key in there}
-    return {key for key in there if not (newest[key] and listed[key] and newest[key] < listed[key])}
+    return {key for key in there if not (newest[key] and listed[key] and is_earlier(newest[key], listed[key]))}
 
 
 def unchanged_keys(context: MirrorContext, entity: Discovered, page: Page, since: datetime) -> set[tuple]:
@@ -209,12 +212,19 @@ def unchanged_keys(context: MirrorContext, entity: Discovered, page: Page, since
             identifiers(shown.names), entity.table.sql, among(shown.key, briefs)
         )
     ).fetchall()
-    there = set(copies)
+    places = [shown.names.index(name) for name in shown.key]
+    there = {tuple(copy[place] for place in places): copy for copy in copies}
     return {
         key
         for key, row in briefs.items()
-        if _brief_values(shown, row) in there and not ((moment := moment_of(entity, row)) and moment >= since)
+        if _same_values(there.get(key), _brief_values(shown, row))
+        and not ((moment := moment_of(entity, row)) and moment >= since)
     }
+
+
+def _same_values(ours: tuple | None, theirs: tuple | None) -> bool:
+    """Return whether copy and list say the same of a record; false if either says nothing."""
+    return bool(ours and theirs) and all(map(same_value, ours, theirs))
 
 
 def _brief_values(shown: Table, row: Row) -> tuple | None:

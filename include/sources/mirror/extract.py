@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import sql
@@ -86,13 +87,28 @@ class Extract:
                 stage.store(rows, next_position=next_position, page_info=info, places=places)
             self.stage.store(page.rows, next_position=next_position, page_info=info, refuse=refuse)
             self._count_fields(page.rows, inside, refuse)
-            states = self._states_after(number, partition, page, before)
-            figures = {"lists": states}
+            states = self._states_after(number, partition, page, before, looked_up.shown if looked_up else 0)
+            figures = {"lists": states, "clock": self._oldest_clock(page)}
             if any(census.is_due for census in self.censuses.values()):
                 figures["fields"] = {name: census.to_json() for name, census in self.censuses.items()}
             self.stage.save_progress(**figures)
             if looked_up:
                 self._save_look_ups(looked_up)
+
+    def _oldest_clock(self, page: Page) -> str | None:
+        """Return the oldest time that the pages' answers, this one's included, were sent at, in ISO 8601."""
+        sent = page.date and page.date.astimezone(UTC).isoformat()
+        return min(filter(None, (self.progress.get("clock"), sent)), key=datetime.fromisoformat, default=None)
+
+    @property
+    def clock(self) -> datetime:
+        """The source's clock when the pull began; ours if that is earlier, or if the source tells no time.
+
+        It goes on even if nothing changes, unlike `source_time`: that is also bounded by what a list calls its newest
+        change.
+        """
+        told, now = self.progress.get("clock"), datetime.now(UTC)
+        return min(datetime.fromisoformat(told), now) if told else now
 
     def _count_fields(
         self, records: Sequence[Row], inside: Mapping[Part, list[tuple[int, Row]]], refuse: Mapping[int, str]
@@ -169,16 +185,18 @@ class Extract:
         self.save_list_state(number, counts=self._zero_counts, reading_from=self.stage.pull.pages + 1, **state)
 
     def _states_after(
-        self, number: int, partition: str, page: Page, counts_before: Sequence[tuple[int, int]]
+        self, number: int, partition: str, page: Page, counts_before: Sequence[tuple[int, int]], shown: int
     ) -> Mapping[str, Mapping[str, Any]]:
         """Return the states of all lists, that of list `number` with this page added.
 
-        `counts_before`: `_counts` before the page was stored. Of a list's state this sets:
+        `counts_before`: `_counts` before the page was stored. `shown`: the number of rows that the list showed on the
+        page. Of a list's state this sets:
 
         - `promised`: the largest total that the list has claimed, None if it claims none. If the list becomes shorter
           while it is read, nobody knows whether it left out the other rows, so the largest one counts
         - `counted`: whether it has claimed a number of rows, and not only of pages
         - `largest`: the number of rows on its largest page
+        - `shown`: the number of rows on its pages, repeats and ignored ones included
         - `counts`: (rows read, rows refused) of each stage
         """
         state = dict(self.list_state(number)) or {
@@ -198,6 +216,7 @@ class Extract:
         ]
         counted = state["counted"] or page.total_entries is not None
         state |= {"promised": promised, "counted": counted, "largest": largest, "counts": counts}
+        state["shown"] = state.get("shown", 0) + shown
         return {**self._lists_to_keep(partition), str(number): state}
 
     def _lists_to_keep(self, partition: str) -> Mapping[str, Mapping[str, Any]]:

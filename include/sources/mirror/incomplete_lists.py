@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # The largest number of readings of a list that shows fewer rows than its total claims.
 MAX_READINGS = 8
+# The same for a list in brief.
+BRIEF_READINGS = 3
 
 
 def read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int) -> None:
@@ -24,8 +26,11 @@ def read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequ
     short, its partition is marked as short: rows that the list left out would be missing in the copy. A sync also reads
     a list once more that became shorter meanwhile: rows that moved to a page that was read already were not shown.
     """
-    # Totals of lists in brief and of events don't count records.
-    if isinstance(extract.entity, Discovered) or listings[number].deleted:
+    if isinstance(extract.entity, Discovered):
+        _read_brief_again_if_short(extract, listings[number], number)
+        return
+    # Totals of events don't count records.
+    if listings[number].deleted:
         return
     uncounted = listings[number].paginator.by_place and not extract.list_state(number)["counted"]
     unsorted = uncounted and _expect_displaced(extract, number)
@@ -37,6 +42,33 @@ def read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequ
     with context.conn.transaction():
         _save_unseen(extract, number, shown)
         _judge_shortage(extract, listings[number], number, shown, unsorted=unsorted)
+
+
+def _read_brief_again_if_short(extract: Extract, listing: Listing, number: int) -> None:
+    """Let a list in brief be read again if its pages have fewer rows than its total claims.
+
+    Its records come and go while it is read, so each reading counts by itself. What stays short is unseen, and marks
+    the partition of a sync as short.
+    """
+    state = extract.list_state(number)
+    readings, promised = state.get("readings", 1), state.get("promised") or 0
+    shortage = promised - state.get("shown", 0)
+    if shortage <= 0:
+        return
+    if readings < BRIEF_READINGS:
+        _reopen_list(extract, number, readings=readings + 1, shortage=shortage, promised=None, shown=0)
+        return
+    extract.save_list_state(number, unseen=shortage, shrunk=0)
+    if extract.stage.pull.purpose == "sync":
+        _mark_short(extract, listing, f"says that it has {promised} rows", shortage, readings)
+
+
+def _mark_short(extract: Extract, listing: Listing, whole: str, shortage: int, readings: int) -> None:
+    why = (
+        f"a list of {extract.entity.name} {whole}, and {shortage} of them were not shown in {readings} readings: they"
+        " may be missing in the copy. Run the task again; if it stays so, ask the API's vendor"
+    )
+    extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
 
 
 def _judge_shortage(extract: Extract, listing: Listing, number: int, shown: int, *, unsorted: bool) -> None:
@@ -56,18 +88,16 @@ def _judge_shortage(extract: Extract, listing: Listing, number: int, shown: int,
         _reopen_list(extract, number, readings=readings + 1, shortage=shortage)
     elif is_sync:
         whole = "whose pages overlap has room for" if state.get("overlaps") else "says that it has"
-        why = (
-            f"a list of {extract.entity.name} {whole} {state['promised']} rows, and {shortage} of them were not shown"
-            f" in {readings} readings: they may be missing in the copy. Run the task again; if it stays so, ask the"
-            " API's vendor"
-        )
-        extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
+        _mark_short(extract, listing, f"{whole} {state['promised']} rows", shortage, readings)
 
 
-def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None) -> None:
-    """Let a list be read from its first page again. `readings`: with the new one. `shortage`: that of the last one."""
+def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None, **state: int | None) -> None:
+    """Let a list be read from its first page again, with this `state`.
+
+    `readings`: with the new one. `shortage`: that of the last one.
+    """
     # The figures of the last reading don't hold for the new one.
-    extract.reset_counts(number, readings=readings, shortage=shortage, shrunk_to=None, unseen=None)
+    extract.reset_counts(number, readings=readings, shortage=shortage, shrunk_to=None, unseen=None, **state)
     for stage in extract.stages:
         stage.reopen((number, None))
 

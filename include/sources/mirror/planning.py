@@ -227,19 +227,22 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
 
     It may if it shows a record in an older version than the copy has from it, which had changed earlier, and if the
     copy's has changed after `believed_after`. Then it may also not show yet what is as new as that. A version from the
-    future is no sign.
+    future is no sign. Of a history, a row to delete is newer than what the source shows of its series.
     """
     stage, table = extract.stage, extract.entity.table
     if table.moment is None:
         return
+    older = sql.SQL("p._operation = 'update' AND {} AND t.{moment} > p.{moment}").format(
+        compare.newer(table, "t", "p"), moment=sql.Identifier(table.moment)
+    )
+    if extract.entity.history:
+        older = sql.SQL("p._operation = 'delete'")
     names = {
         "plan": stage.plan,
         "table": table.sql,
         "same": same_key(table.key, "p", "t"),
         "moment": sql.Identifier("t", table.moment),
-        "outdated": sql.SQL("(p._operation = 'update' AND {} AND t.{moment} > p.{moment} AND NOT {})").format(
-            compare.newer(table, "t", "p"), compare.is_ahead(table, "t"), moment=sql.Identifier(table.moment)
-        ),
+        "outdated": sql.SQL("({} AND NOT {})").format(older, compare.is_ahead(table, "t")),
         "believed_after": sql.Literal(believed_after),
         "why": sql.Literal(LAGGING),
     }

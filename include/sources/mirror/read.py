@@ -198,6 +198,7 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
     shaped = _shaped_rows(listing.shape, page)
     rows = [add(row, **listing.adds) for row in shaped] if listing.adds else shaped
     complete = _complete_page(context, extract, listing, dataclasses.replace(page, rows=rows), unchanged_before)
+    complete = dataclasses.replace(complete, shown=len(page.rows))
     if listing.deleted:
         deleted = _event_deleted_keys(extract.entity.table, listing, page)
         complete = dataclasses.replace(complete, delete_events=deleted)

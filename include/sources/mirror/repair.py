@@ -225,8 +225,9 @@ def _forensic_checks(
 def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -> int:
     """Look up a sample of the records that the repair wrote, and return how many rows differ from the source.
 
-    Nested rows count too. Records that changed at the source since the scan don't count: the next sync brings them. If
-    nothing but that explains what is found, the record is unproven until the next scan (see `_may_have_changed`).
+    Nested rows count too. Records that changed at the source since the scan don't count: the next sync brings them. Nor
+    do rows of a history that are not shown, since newer ones may have followed them. If nothing but a change since the
+    scan explains what is found, the record is unproven until the next scan (see `_may_have_changed`).
     Raises TryLater where no look-up proved anything.
     """
     table = entity.table
@@ -250,7 +251,8 @@ def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -
     unlike = _unlike_by_record(extract)
     refused = sum(stage.pull.rows_refused for stage in extract.stages)
     extract.drop()
-    unlike |= {key: 1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown}
+    if not entity.history:
+        unlike |= {key: 1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown}
     changed = _may_have_changed(context, entity, unlike, seen)
     doubts = [Doubt(key, CHANGED_SINCE) for key in changed]
     unproven.add(context.conn, context.source.name, entity.name, context.run, doubts)

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -72,7 +72,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     if entity.history:
         keep_ended_series(extract)
     read_listed_again(context, extract)
-    doubt_lagging_source(extract, _clock(extract) - OLDER_BELIEVED_AFTER)
+    doubt_lagging_source(extract, extract.clock - OLDER_BELIEVED_AFTER)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
         fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
@@ -251,7 +251,7 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     row `t`.
     """
     entity, conn, source = extract.entity, context.conn, context.source.name
-    earliest = _clock(extract) - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
+    earliest = extract.clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
 
     def young_after(watermark: datetime | None) -> datetime | None:
         return watermark and max(watermark, earliest)
@@ -270,12 +270,6 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     ]
     column = sql.Identifier(entity.partitions.column)
     return sql.SQL("CASE s.{}::text {} END").format(column, sql.SQL(" ").join(parts)) if parts else None
-
-
-def _clock(extract: Extract) -> datetime:
-    """Return the source's clock when the scan began; ours if that is earlier, or if the source tells no time."""
-    now = datetime.now(UTC)
-    return min(extract.stage.pull.source_time or now, now)
 
 
 def _planned(counts: Mapping[tuple[str, str], int], operation: str) -> int:

@@ -5,6 +5,7 @@ from psycopg import sql
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.sql_fragments import same_key
+from include.warehouse.table import Table
 
 
 def unlisted_series(extract: Extract) -> sql.Composable:
@@ -14,8 +15,8 @@ def unlisted_series(extract: Extract) -> sql.Composable:
     of its series, and the list may show it no more.
     """
     table = extract.entity.table
-    series = tuple(name for name in table.key if name not in compare.version_columns(table))
-    if series in ((), table.key):
+    series = _series(table)
+    if series == table.key:
         return sql.SQL("false")
     return sql.SQL(UNLISTED_SERIES).format(
         table=table.sql,
@@ -28,9 +29,21 @@ def unlisted_series(extract: Extract) -> sql.Composable:
 
 
 def keep_ended_series(extract: Extract) -> None:
-    """Take the deletes that are proven out of the plan of a history: the series has ended, and its rows stay."""
-    query = sql.SQL("DELETE FROM {} WHERE _operation = 'delete' AND _status = 'confirmed'")
-    extract.stage.conn.execute(query.format(extract.stage.plan))
+    """Take proven deletes out of the plan of a history if their series has ended: its rows stay.
+
+    If the list shows an older row of the series, the series goes on, and its newest row in the copy is false.
+    """
+    query = sql.SQL(
+        "DELETE FROM {} p WHERE _operation = 'delete' AND _status = 'confirmed' AND NOT EXISTS (SELECT FROM {} s"
+        " WHERE {})"
+    )
+    series = _series(extract.entity.table)
+    extract.stage.conn.execute(query.format(extract.stage.plan, extract.stage.sql, same_key(series, "s", "p")))
+
+
+def _series(table: Table) -> tuple[str, ...]:
+    """Return the columns of the key that name a row's series: all of them if its version leaves none over."""
+    return tuple(name for name in table.key if name not in compare.version_columns(table)) or table.key
 
 
 UNLISTED_SERIES = """(NOT ({ended})

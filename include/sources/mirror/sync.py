@@ -316,9 +316,10 @@ class _Sync:
         After that the total is taken for wrong; scans count the rows that are missing to it as unseen.
         """
         context, entity = self.context, extract.entity
-        new_watermark, states = self._new_watermark(extract, groups), {}
+        read_until, states = self._read_until(extract, groups), {}
         if not groups:
-            return {"": NewState(new_watermark, in_step=not unproven)}
+            before = sync_log.state(context.conn, context.source.name, entity.name).watermark
+            return {"": NewState(_later(before, read_until), in_step=not unproven)}
         stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
         # The total of a list in brief is not that of its records.
         brings = isinstance(entity, Discovered) or any(
@@ -332,13 +333,13 @@ class _Sync:
             if stays or failed or (short and brings) or None in skipped:
                 states[partition] = NewState(before, in_step=False)
             else:
-                times = [datetime.fromisoformat(each) for each in skipped] + [new_watermark]
+                times = [datetime.fromisoformat(each) for each in skipped] + [_later(before, read_until)]
                 in_step = not (skipped or short)
                 states[partition] = NewState(min(filter(None, times), default=None), in_step=in_step)
         return states
 
-    def _new_watermark(self, extract: Extract, groups: Sequence[PartitionGroup]) -> datetime | None:
-        """Return the watermark of a sync that read everything it was to read. It never moves back.
+    def _read_until(self, extract: Extract, groups: Sequence[PartitionGroup]) -> datetime | None:
+        """Return the time up to which a sync has read the changes, if it read everything that it was to read.
 
         It is the source's clock when the pull began, or the time of the newest row if the source tells no time. But it
         is not later than the beginning of the pull by our own clock. Else the changes until then would be left out, if
@@ -351,10 +352,13 @@ class _Sync:
         if moment is None and stage.table.moment:
             newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
             moment = stage.conn.execute(newest).fetchone()[0]
-        before = sync_log.oldest_watermark(stage.conn, self.context.source.name, extract.entity.name)
-        read = moment and min(moment, stage.pull.started_at)
-        latest = max((time for time in (read, before) if time), default=None)
-        return latest and min(latest, datetime.now(UTC))
+        return moment and min(moment, stage.pull.started_at)
+
+
+def _later(before: datetime | None, read_until: datetime | None) -> datetime | None:
+    """Return the later of two watermarks, as a watermark never moves back. It is not later than our own clock."""
+    latest = max((time for time in (before, read_until) if time), default=None)
+    return latest and min(latest, datetime.now(UTC))
 
 
 def _newest_version(stage: Stage) -> int | None:

@@ -11,10 +11,10 @@ from itertools import islice
 from psycopg import sql
 
 from include.sources.base import entity_of
-from include.sources.mirror.agreement import same_value
 from include.sources.mirror.entity import Child, Discovered, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Row, look_up
+from include.sources.mirror.same_value import is_earlier
 from include.warehouse import sync_log
 from include.warehouse.sql_fragments import among, identifiers
 from include.warehouse.table import Table
@@ -73,7 +73,7 @@ def _early(context: MirrorContext, extract: Extract, young: Young) -> Iterator[t
         shown = {table.key_of(row): _moment(table, row) for row in look.rows}
         for key, listed in young[value] if not look.unknown else ():
             moment = shown.get(key)
-            if moment is None or (moment < listed and not same_value(moment, listed)):
+            if moment is None or is_earlier(moment, listed):
                 yield key
 
 

@@ -250,16 +250,20 @@ def _require_total(estimate: Record, jobs: Sequence[Record]) -> None:
     fees, own_fees = _cents(estimate, "feesTotal"), 0
     if fees is None:
         fees, own_fees = sum(_amount_of(job, "fees") for job in jobs), _own_fees(estimate, prices) or 0
+    # The stated discount may leave out the order's own, and the stated fees what has a field of its own.
+    all_discounts = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
     discount = _cents(estimate, "discountTotal")
-    if discount is None:
-        discount = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
+    discount = all_discounts if discount is None else discount
+    named = sum(_cents(estimate, name) or 0 for name in ("shopSuppliesTotal", "epaTotal"))
+    beside = max(0, named - (_own_fees(estimate, prices) or 0))
     tax = _cents(estimate, "taxes" if estimate.get("tax") is None else "tax")
     rate = _value(estimate, "taxRate", tables.exact)
-    most_tax = (prices + fees) * (ANY_TAX if rate is None else rate) / 100 if tax is None else tax
+    # A rate below 1 may be meant as a fraction.
+    most_tax = (prices + fees) * (ANY_TAX if rate is None or 0 < rate < 1 else rate) / 100 if tax is None else tax
     # The amounts that are missing in the total if declined jobs don't count.
     left_out = _prices(declined) + sum(_amount_of(job, "fees") + (_cents(job, "discount") or 0) for job in declined)
-    least = prices - left_out + fees - discount + (tax or 0) - CENTS
-    most = prices + fees + own_fees - discount + most_tax + CENTS
+    least = prices - left_out + fees - max(discount, all_discounts) + (tax or 0) - CENTS
+    most = prices + fees + own_fees + beside - discount + most_tax + CENTS
     if total < least or (total > most and not estimate.get("sublets")):
         raise RefuseData("the jobs don't come to the estimate's total")
 

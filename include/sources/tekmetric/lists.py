@@ -15,6 +15,7 @@ from psycopg import sql
 
 from include.api.decoding import decode_json
 from include.api.errors import RefuseData
+from include.api.list_answers import listed_rows
 from include.api.paginators import FRESH, Crawl, Cursor, Page, Position, Single, SpringPage
 from include.api.request import Answer, Request
 from include.sources.base import ReadAnswer
@@ -74,6 +75,15 @@ class NextKeys(Cursor):
         return replace(page, next=_encode(keys).decode() if follows else None)
 
 
+@dataclass(frozen=True)
+class OnePage(Single):
+    """A board without pages: a plain array, or an object with its rows as `content`, as the other boards."""
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        rows = answer.data if isinstance(answer.data, list) else listed_rows(answer, BOARD.rows)
+        return super().read(replace(answer, data=rows), position, crawl)
+
+
 _SHOWN = "the order's own address shows it"
 _EARNED = "the order's labor profit or its jobs show it"
 IN_BRIEF = (
@@ -123,7 +133,7 @@ def _plain(key: Any) -> bool:
     return isinstance(key, str | int | Decimal) and not isinstance(key, bool)
 
 
-BOARD, COLUMNS = SpringPage(), Single()
+BOARD, COLUMNS = SpringPage(), OnePage()
 REPORT = NextKeys(rows="content", param="nextKeys", token="nextKeys", more="hasNext")
 
 
