@@ -373,7 +373,8 @@ class TestUnproven:
         synced.sync(release_element=str(booked.element))
         assert self.remembered(synced) == []
 
-    def test_rows_that_a_scan_could_not_prove_are_forgotten_with_the_crew_call(self, synced):
+    def test_rows_that_a_scan_could_not_prove_are_forgotten_once_both_lists_are_read(self, synced):
+        """The rows alone, with which a sync is content if there is nothing to do, prove less than the scan asks for."""
         booked = synced.book()
         synced.hire(booked)
         synced.sync()
@@ -382,7 +383,24 @@ class TestUnproven:
         assert len(self.remembered(synced)) == 3
         synced.resume()
         synced.sync("full")
+        assert len(self.remembered(synced)) == 3
+        synced.hire(booked)
+        synced.sync()
         assert self.remembered(synced) == []
+
+    def test_lists_that_contradict_each_other_each_night_are_told_though_syncs_are_content(self, synced):
+        booked = synced.book()
+        _, resource = synced.hire(booked)
+        synced.sync()
+        overdue = []
+        for night in range(2):
+            synced.name = f"flex_reconcile/{night}"
+            line_id = synced.crew(booked)[resource].id
+            synced.fault("short", f"line-item/{booked.element}", "GET", line=line_id, times=None)
+            overdue.append(synced.scan().metrics["unproven_overdue"])
+            synced.resume()
+            synced.sync("full")
+        assert overdue == [0, 3]
 
 
 class TestTurns:

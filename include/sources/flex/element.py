@@ -158,6 +158,7 @@ class _Element:
             len(self._looked.lines),
             called_for=frozenset(self._called_for),
             orphans_left=tuple(self._notes),
+            agreed=self._looked.agreed,
         )
 
     def _read(self) -> None:

@@ -67,8 +67,10 @@ VALUES (%(source)s, %(table)s, jsonb_build_array(%(element)s::text), %(why)s, 0,
 ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why, last_look = excluded.last_look
 """
 
+# What a scan could not prove by both lists is not proven by the rows alone, with which a sync of a crew call in step is
+# content: it would be forgotten each day, and never wait for more than one night.
 FORGET = """
-DELETE FROM confidence.unproven WHERE source = %(source)s AND key ->> 0 IN (
+DELETE FROM confidence.unproven WHERE source = %(source)s AND (nights = 0 OR %(agreed)s) AND key ->> 0 IN (
   SELECT %(element)s::text UNION SELECT id::text FROM flex.flex_crew_calls WHERE flex_element_id = %(element)s)
 """
 
@@ -108,7 +110,7 @@ def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
             reports.append(report)
         with fenced(conn):
             _settle(conn, sync_id, changes, reports, everything=everything)
-            _remember(conn, reports, context.run)
+            _remember(conn, reports, context.run, released=bool(reopened))
         require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
             # With an unknown outcome a second try is useless before a person has looked.
@@ -226,14 +228,17 @@ def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collectio
         sync_log.advance(conn, sync_id, SOURCE, ENTITY, **moved)
 
 
-def _remember(conn: Connection, reports: Collection[Report], run: str) -> None:
-    """Store unproven crew calls in confidence.unproven; delete those that are proven now."""
+def _remember(conn: Connection, reports: Collection[Report], run: str, *, released: bool) -> None:
+    """Store unproven crew calls in confidence.unproven; delete those that are proven now.
+
+    `released`: both lists were read just before, for the release.
+    """
     for report in reports:
         named = {"source": SOURCE, "table": CALLS, "element": report.element_id, "run": run}
         if report.state in UNPROVEN:
             conn.execute(REMEMBER, {**named, "why": "; ".join(report.problems)})
         elif report.state == "done":
-            conn.execute(FORGET, named)
+            conn.execute(FORGET, named | {"agreed": report.agreed or released})
 
 
 def _failures(reports: Collection[Report], problems: Sequence[str], elements: int) -> str:
