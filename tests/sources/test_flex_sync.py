@@ -231,6 +231,25 @@ class TestSettled:
         agency.sync()
         assert agency.watermark() > first
 
+    def test_first_sync_that_leaves_something_does_not_read_everything_again(self, agency):
+        """A stranger with two lines waits for people, maybe for days; the quota is for all."""
+        in_step, refused = [agency.book() for _ in range(3)], agency.book()
+        stranger = uuid4()
+        second = [agency.by_hand("add", refused, stranger) for _ in range(2)][1]
+        for _ in range(2):
+            agency.control.reset_counters()
+            with pytest.raises(SyncFailed, match="1 of"):
+                agency.sync()
+        assert (agency.control.counters().total("GET"), agency.watermark()) == (1, None)
+        agency.hire(in_step[0])
+        agency.by_hand("delete", refused, line=second)
+        sync_id = agency.sync().sync_id
+        assert (len(agency.crew(in_step[0])), agency.watermark() is None) == (1, False)
+        agency.roll_back(sync_id)
+        agency.control.reset_counters()
+        agency.sync()
+        assert agency.control.counters().total("GET") >= 4
+
     @pytest.mark.parametrize("part", ["job_id", "departments", "release_element"])
     def test_first_watermark_is_of_a_sync_of_everything(self, agency, part):
         """Where the application's tables were there before us no change tells of what they held."""

@@ -48,6 +48,18 @@ WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls c
 """
 
 
+# Elements that no sync has brought in step since the last rollback, which may have undone that.
+NEVER_DONE = """
+SELECT DISTINCT flex_element_id FROM (
+  SELECT flex_element_id, job_id, department FROM flex.flex_crew_calls
+  UNION ALL SELECT flex_element_id, job_id, department FROM flex.owned_line WHERE gone_at IS NULL
+) e WHERE NOT EXISTS (
+  SELECT FROM flex.flex_sync_log l
+  WHERE l.job_id = e.job_id AND l.department = e.department AND l.summary ->> 'state' = 'done'
+    AND l.created_at > coalesce((
+      SELECT max(finished_at) FROM confidence.sync_log WHERE source = %s AND kind = 'rollback'), '-infinity'))
+"""
+
 # Elements that are not in step are synced again by the next sync, even if nobody changes them.
 AGAIN = """
 INSERT INTO flex.job_change (job_id)
@@ -183,13 +195,20 @@ def waiting(conn: Connection) -> Changes:
 
 
 def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Sequence[UUID]:
-    """Return the elements to sync: those of the changed jobs. A full sync, and the first one, takes all in scope."""
+    """Return the elements to sync: those of the changed jobs. A full sync takes all in scope.
+
+    Before the first watermark those that were never in step are added: the first sync brings everything in step, over
+    several runs if need be.
+    """
     elements = scope.elements(conn, set(changes.jobs.values()))
-    # The first sync brings everything in step, as with any source.
-    if not scope.job_id and (mode == "full" or not sync_log.state(conn, SOURCE, ENTITY).watermark):
-        everything = scope.elements(conn)
-        elements = [*everything, *(each for each in elements if each not in {*everything})]
-    return elements
+    if scope.job_id or (mode != "full" and sync_log.state(conn, SOURCE, ENTITY).watermark):
+        return elements
+    everything = scope.elements(conn)
+    if mode != "full":
+        with conn.cursor(row_factory=scalar_row) as cursor:
+            missing = set(cursor.execute(NEVER_DONE, [SOURCE]))
+        everything = [each for each in everything if each in missing]
+    return [*everything, *(each for each in elements if each not in {*everything})]
 
 
 def _unmapped(conn: Connection, jobs: Collection[UUID]) -> list[UUID]:
