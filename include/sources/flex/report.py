@@ -48,7 +48,7 @@ class Report:
 
     `crew` and the number of `lines` are what was read last, None and 0 if nothing was. `called_for`: the changes that
     were needed (`plan.key`). `orphans_left`: why orphans were not deleted. `agreed`: rows and record showed the same
-    lines.
+    lines. `answered`: False if it is unreadable because there was no answer.
     """
 
     element_id: UUID
@@ -63,6 +63,7 @@ class Report:
     called_for: frozenset[str] = frozenset()
     orphans_left: tuple[str, ...] = ()
     agreed: bool = False
+    answered: bool = True
     seconds: float = 0.0
 
     def count(self, *kinds: Kind) -> int:

@@ -72,11 +72,21 @@ SELECT DISTINCT job_id FROM (
 # The states in which nobody knows what is on a crew call.
 UNPROVEN = ("unreadable", "uncertain")
 
-# 0 nights: only a scan counts nights, and there are many syncs between two scans.
+# 0 nights: only a scan counts nights, and there are many syncs between two scans. Without an answer nobody has looked.
 REMEMBER = """
 INSERT INTO confidence.unproven (source, entity, key, why, nights, last_look, run)
 VALUES (%(source)s, %(table)s, jsonb_build_array(%(element)s::text), %(why)s, 0, clock_timestamp(), %(run)s)
-ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why, last_look = excluded.last_look
+ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why,
+  last_look = CASE WHEN %(answered)s THEN excluded.last_look ELSE unproven.last_look END
+"""
+
+# Crew calls that have stayed unproven for an hour are asked for once an hour: each try takes up to nine requests of a
+# quota that all share. If a write is in doubt nothing is asked, so these are left out.
+RESTING = """
+SELECT (key ->> 0)::uuid, why FROM confidence.unproven u
+WHERE source = %(source)s AND entity = %(table)s
+  AND last_look - first_seen > interval '1 hour' AND clock_timestamp() - last_look < interval '1 hour'
+  AND NOT EXISTS (SELECT FROM flex.element_gate g WHERE g.flex_element_id::text = u.key ->> 0 AND g.state <> 'idle')
 """
 
 # What a scan could not prove by both lists is not proven by the rows alone, with which a sync of a crew call in step is
@@ -109,6 +119,7 @@ def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
     scope, changes = Scope.of(params), waiting(conn)
     reopened = UUID(params["release_element"]) if params.get("release_element") else None
     elements = [reopened] if reopened else _elements(conn, scope, changes, params["mode"])
+    resting = {} if reopened or scope.job_id or params["mode"] == "full" else _resting(conn, elements)
     without = _unmapped(conn, {*changes.jobs.values(), *([scope.job_id] if scope.job_id else ())})
     everything = scope == Scope() and not reopened
     sync_id = sync_log.begin(conn, SOURCE, "sync", context.run)
@@ -117,12 +128,14 @@ def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
     try:
         if reopened:
             _release(context, sync_id, fenced, reopened)
+        awake = [element_id for element_id in elements if element_id not in resting]
         asked_by = UUID(params["triggered_by"]) if params.get("triggered_by") else None
-        for report in carried_out(context, elements, sync_id, fenced, triggered_by=asked_by):
+        for report in carried_out(context, awake, sync_id, fenced, triggered_by=asked_by):
             reports.append(report)
         with fenced(conn):
-            _settle(conn, sync_id, changes, reports, everything=everything)
             _remember(conn, reports, context.run, released=bool(reopened))
+            reports += resting.values()
+            _settle(conn, sync_id, changes, reports, everything=everything)
         require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
             # With an unknown outcome a second try is useless before a person has looked.
@@ -211,6 +224,22 @@ def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Se
     return [*everything, *(each for each in elements if each not in {*everything})]
 
 
+def _resting(conn: Connection, elements: Collection[UUID]) -> dict[UUID, Report]:
+    """Return those of the elements that are not asked for this time, each with the report that says so."""
+    return {
+        element_id: Report(
+            element_id,
+            "unreadable",
+            problems=(
+                f"element {element_id} was not asked for, since it stays unproven: {why.rstrip('.')}. It is asked for"
+                " once an hour; to ask at once, run flex_sync with its job_id",
+            ),
+        )
+        for element_id, why in conn.execute(RESTING, {"source": SOURCE, "table": CALLS}).fetchall()
+        if element_id in elements
+    }
+
+
 def _unmapped(conn: Connection, jobs: Collection[UUID]) -> list[UUID]:
     """Return the jobs that have no crew call in Flex, and so nothing to sync."""
     with conn.cursor(row_factory=scalar_row) as cursor:
@@ -255,7 +284,7 @@ def _remember(conn: Connection, reports: Collection[Report], run: str, *, releas
     for report in reports:
         named = {"source": SOURCE, "table": CALLS, "element": report.element_id, "run": run}
         if report.state in UNPROVEN:
-            conn.execute(REMEMBER, {**named, "why": "; ".join(report.problems)})
+            conn.execute(REMEMBER, {**named, "why": "; ".join(report.problems), "answered": report.answered})
         elif report.state == "done":
             conn.execute(FORGET, named | {"agreed": report.agreed or released})
 
