@@ -421,55 +421,54 @@ class TestUnproven:
             synced.sync("full")
         assert overdue == [0, 3]
 
+    def aged(self, agency: Agency, change: str, tried: str) -> None:
+        """The crew has changed so long ago, and the last try was so long ago."""
+        agency.conn.execute("UPDATE flex.job_change SET changed_at = now() - %s::interval", [change])
+        agency.conn.execute("UPDATE flex.flex_sync_log SET created_at = now() - %s::interval", [tried])
+
+    def requests(self, agency: Agency, **params) -> int:
+        agency.control.reset_counters()
+        with pytest.raises(SyncFailed, match="not in step"):
+            agency.sync(**params)
+        return agency.control.counters().total("GET")
+
     def test_crew_call_without_an_answer_is_asked_for_each_time(self, synced):
         """So that an outage is over with the first sync after it."""
         booked = synced.book()
         synced.hire(booked)
         synced.fault("status", ROWS, times=None, status=503)
-        for attempt in range(3):
-            synced.control.reset_counters()
-            with pytest.raises(SyncFailed, match="could not be read"):
-                synced.sync()
-            assert synced.control.counters().total("GET") == 1
-            if attempt == 0:
-                synced.conn.execute(
-                    "UPDATE confidence.unproven SET first_seen = now() - interval '2 hours', last_look = first_seen"
-                    " - interval '2 hours'"
-                )
+        assert self.requests(synced) == 1
+        self.aged(synced, "8 hours", "30 minutes")
+        assert self.requests(synced) == 1
 
-    def test_crew_call_that_stays_unreadable_is_asked_for_less_often(self, synced):
-        """A person has moved a line to another crew call, and nobody has time to put it right."""
+    @pytest.mark.parametrize("left", ["a line was moved", "a contact is not accepted"])
+    def test_crew_call_that_waits_for_people_is_asked_for_once_an_hour(self, synced, left):
+        """The quota is for all."""
         booked, other = synced.book(), synced.book()
         synced.hire(booked)
         synced.sync()
         line_id, *_ = synced.rows(booked).values()
         synced.hire(booked), synced.hire(other)
-        for path in (f"line-item/{booked.element}/row-data", f"line-item/{booked.element}"):
-            synced.fault("short", path, "GET", line=line_id, times=None)
-
-        def requests(**params) -> int:
-            synced.control.reset_counters()
-            with pytest.raises(SyncFailed, match="own address shows it"):
-                synced.sync(**params)
-            return synced.control.counters().total("GET")
-
-        def aged(age: str, looked: str) -> None:
-            synced.conn.execute(
-                "UPDATE confidence.unproven SET first_seen = now() - %s::interval, last_look = now() - %s::interval",
-                [age, looked],
-            )
-
-        assert requests() > 3
-        assert requests() == 3
-        aged("8 hours", "30 minutes")
-        assert (requests(), synced.waiting(), len(synced.crew(other))) == (0, {booked.job}, 1)
-        aged("9 days", "61 minutes")
-        assert requests() == 3
-        aged("8 hours", "30 minutes")
-        assert requests(mode="full") > 3
+        if left == "a line was moved":
+            for path in (f"line-item/{booked.element}/row-data", f"line-item/{booked.element}"):
+                synced.fault("short", path, "GET", line=line_id, times=None)
+        else:
+            synced.fault("status", f"line-item/{booked.element}/add-resource/*", "POST", times=None, status=400)
+        assert self.requests(synced) > 3
+        assert self.requests(synced) >= 3
+        self.aged(synced, "8 hours", "30 minutes")
+        assert (self.requests(synced), synced.waiting(), len(synced.crew(other))) == (0, {booked.job}, 1)
+        self.aged(synced, "9 days", "61 minutes")
+        assert self.requests(synced) >= 3
+        self.aged(synced, "8 hours", "30 minutes")
+        assert self.requests(synced, mode="full") > 3
+        self.aged(synced, "8 hours", "30 minutes")
+        synced.hire(booked)
+        assert self.requests(synced) >= 3
         synced.control.clear()
+        self.aged(synced, "8 hours", "30 minutes")
         synced.sync(job_id=str(booked.job))
-        assert (self.remembered(synced), len(synced.crew(booked))) == ([], 2)
+        assert (self.remembered(synced), len(synced.crew(booked))) == ([], 3)
 
 
 class TestTurns:

@@ -72,21 +72,23 @@ SELECT DISTINCT job_id FROM (
 # The states in which nobody knows what is on a crew call.
 UNPROVEN = ("unreadable", "uncertain")
 
-# 0 nights: only a scan counts nights, and there are many syncs between two scans. Without an answer nobody has looked.
+# 0 nights: only a scan counts nights, and there are many syncs between two scans.
 REMEMBER = """
 INSERT INTO confidence.unproven (source, entity, key, why, nights, last_look, run)
 VALUES (%(source)s, %(table)s, jsonb_build_array(%(element)s::text), %(why)s, 0, clock_timestamp(), %(run)s)
-ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why,
-  last_look = CASE WHEN %(answered)s THEN excluded.last_look ELSE unproven.last_look END
+ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why, last_look = excluded.last_look
 """
 
-# Crew calls that have stayed unproven for an hour are asked for once an hour: each try takes up to nine requests of a
-# quota that all share. If a write is in doubt nothing is asked, so these are left out.
+# Crew calls that have not come in step for an hour, and were tried within the last one: each try takes up to nine
+# requests of a quota that all share. Not if the crew has changed since, nor if Flex did not answer.
 RESTING = """
-SELECT (key ->> 0)::uuid, why FROM confidence.unproven u
-WHERE source = %(source)s AND entity = %(table)s
-  AND last_look - first_seen > interval '1 hour' AND clock_timestamp() - last_look < interval '1 hour'
-  AND NOT EXISTS (SELECT FROM flex.element_gate g WHERE g.flex_element_id::text = u.key ->> 0 AND g.state <> 'idle')
+SELECT DISTINCT ON (c.flex_element_id) c.flex_element_id, l.summary ->> 'state', l.summary -> 'errors' ->> 0
+FROM flex.flex_crew_calls c JOIN flex.flex_sync_log l ON l.job_id = c.job_id AND l.department = c.department
+WHERE l.created_at > clock_timestamp() - interval '1 hour'
+  AND l.summary ->> 'state' IN ('unreadable', 'failed', 'waiting') AND l.summary ->> 'answered' = 'true'
+  AND (SELECT min(w.changed_at) < l.created_at - interval '1 hour' AND max(w.changed_at) < l.created_at
+    FROM flex.job_change w JOIN flex.flex_crew_calls o USING (job_id) WHERE o.flex_element_id = c.flex_element_id)
+ORDER BY c.flex_element_id, l.created_at DESC
 """
 
 # What a scan could not prove by both lists is not proven by the rows alone, with which a sync of a crew call in step is
@@ -229,13 +231,13 @@ def _resting(conn: Connection, elements: Collection[UUID]) -> dict[UUID, Report]
     return {
         element_id: Report(
             element_id,
-            "unreadable",
+            state,
             problems=(
-                f"element {element_id} was not asked for, since it stays unproven: {why.rstrip('.')}. It is asked for"
-                " once an hour; to ask at once, run flex_sync with its job_id",
+                f"element {element_id} was not asked for, since it has not been in step for long: {why.rstrip('.')}. It"
+                " is asked for once an hour; to ask at once, run flex_sync with its job_id",
             ),
         )
-        for element_id, why in conn.execute(RESTING, {"source": SOURCE, "table": CALLS}).fetchall()
+        for element_id, state, why in conn.execute(RESTING).fetchall()
         if element_id in elements
     }
 
@@ -284,7 +286,7 @@ def _remember(conn: Connection, reports: Collection[Report], run: str, *, releas
     for report in reports:
         named = {"source": SOURCE, "table": CALLS, "element": report.element_id, "run": run}
         if report.state in UNPROVEN:
-            conn.execute(REMEMBER, {**named, "why": "; ".join(report.problems), "answered": report.answered})
+            conn.execute(REMEMBER, {**named, "why": "; ".join(report.problems)})
         elif report.state == "done":
             conn.execute(FORGET, named | {"agreed": report.agreed or released})
 
