@@ -16,6 +16,7 @@ from itertools import islice
 from operator import lt
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import quote, unquote
 
 from botocore.client import BaseClient
 from botocore.config import Config
@@ -101,6 +102,11 @@ class Listing:
     keys: Keys
     position: Any
     empty: frozenset[str] = frozenset()
+
+
+def _position(after: str) -> dict[str, str]:
+    """Return the place after a key as JSON that Postgres can keep: a key may hold a NUL, so it is percent-encoded."""
+    return {"after": quote(after)}
 
 
 def client_config(workers: int) -> Config:
@@ -258,27 +264,27 @@ class Bucket:
 
         `positions`: by the index of a range, where to go on; None for a range that is done. Other ranges begin again.
         """
-        starts = ((index, positions.get(index, {"after": part.start})) for index, part in enumerate(ranges))
+        starts = ((index, positions.get(index, _position(part.start))) for index, part in enumerate(ranges))
         waiting = (start for start in starts if start[1] is not None)
         with self._threads(workers) as threads:
             running: dict[Future[ObjectPage], int] = {}
 
             def fetch(index: int, position: dict) -> None:
-                running[threads.submit(self._page_after, position["after"], size)] = index
+                running[threads.submit(self._page_after, unquote(position["after"]), size)] = index
 
             for start in islice(waiting, workers):
                 fetch(*start)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     index, page = running.pop(future), future.result()
-                    position = None if ranges[index].ends_with(page) else {"after": page.keys[-1]}
+                    position = None if ranges[index].ends_with(page) else _position(page.keys[-1])
                     for following in islice(waiting, 1) if position is None else [(index, position)]:
                         fetch(*following)
                     yield Listing(index, ranges[index].keys(page), position, page.empty)
 
     def _list_chain(self, ranges: int, position: Mapping[str, str], size: int) -> Iterator[Listing]:
         """Yield the whole bucket by the store's tokens, each key once, even if the store begins again on the way."""
-        after, token, restarts = position.get("after", ""), position.get("token"), 0
+        after, token, restarts = unquote(position.get("after", "")), position.get("token"), 0
         last = after
         while True:
             page = self._page(size, **({"ContinuationToken": token} if token else {}))
@@ -296,7 +302,7 @@ class Bucket:
                 yield from (Listing(index, [], None) for index in range(1, ranges))
                 yield Listing(0, keys, None, page.empty)
                 return
-            yield Listing(0, keys, {"after": after, "token": token}, page.empty)
+            yield Listing(0, keys, _position(after) | {"token": token}, page.empty)
 
     def _page_after(self, after: str, size: int) -> ObjectPage:
         """Return the page of keys that follow `after`. It is empty only if none follows."""

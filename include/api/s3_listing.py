@@ -157,10 +157,8 @@ def _page(
     more = {"true": True, "false": False}.get(fields.get("IsTruncated", ""))
     token = fields.get("NextContinuationToken") or None
     complete = fields.get("KeyCount", str(len(keys))) == str(len(keys)) and all(keys)
-    # Where the next page begins is kept in Postgres, which has no NUL.
-    kept = not more or "\0" not in f"{token}{keys[-1] if keys else ''}"
-    # There is a token if and only if more keys follow; any other page contradicts itself.
-    if more is not (token is not None) or not (complete and kept) or not fields.get("Name"):
+    # There is a token if and only if more keys follow; any other page contradicts itself. Postgres keeps no NUL in it.
+    if more is not (token is not None) or "\0" in (token or "") or not complete or not fields.get("Name"):
         return None
     echo = {name: fields[name] for name in _ECHO if name in fields}
     return ObjectPage(keys, more, token, frozenset(empty), echo, sample)

@@ -520,6 +520,33 @@ class TestResumed:
         agency.repair(resumed)
         assert [len(agency.crew(booked)) for booked in elements] == [1] * 4
 
+    @pytest.mark.parametrize(
+        "leave",
+        [
+            "UPDATE flex.jobs SET end_time = now() - interval '1 second' WHERE id = %s",
+            "DELETE FROM flex.jobs WHERE id = %s",
+        ],
+        ids=["over", "cancelled"],
+    )
+    def test_after_the_job_of_a_crew_call_that_was_read_is_gone(self, agency, monkeypatch, leave):
+        """A job ends in the night in which its crew call is looked at."""
+        jobs = {booked.element: booked.job for booked in (agency.book(), agency.book())}
+        compare, looked = scans.compare_element, []
+
+        def killed(context, element_id, **options):
+            if looked:
+                raise KeyboardInterrupt
+            looked.append(element_id)
+            return compare(context, element_id, **options)
+
+        monkeypatch.setattr(scans, "compare_element", killed)
+        with pytest.raises(KeyboardInterrupt):
+            agency.scan()
+        monkeypatch.undo()
+        agency.conn.execute(leave, [jobs[looked[0]]])
+        summary = agency.scan()
+        assert (summary.incomplete, summary.metrics["crew_calls"]) == ("", 2)
+
 
 class TestProgress:
     @pytest.mark.parametrize(("number", "told"), [(0, [0]), (3, [2, 3]), (4, [2, 4])])

@@ -231,6 +231,25 @@ class TestSettled:
         agency.sync()
         assert agency.watermark() > first
 
+    def test_first_sync_that_leaves_something_does_not_read_everything_again(self, agency):
+        """A stranger with two lines waits for people, maybe for days; the quota is for all."""
+        in_step, refused = [agency.book() for _ in range(3)], agency.book()
+        stranger = uuid4()
+        second = [agency.by_hand("add", refused, stranger) for _ in range(2)][1]
+        for _ in range(2):
+            agency.control.reset_counters()
+            with pytest.raises(SyncFailed, match="1 of"):
+                agency.sync()
+        assert (agency.control.counters().total("GET"), agency.watermark()) == (1, None)
+        agency.hire(in_step[0])
+        agency.by_hand("delete", refused, line=second)
+        sync_id = agency.sync().sync_id
+        assert (len(agency.crew(in_step[0])), agency.watermark() is None) == (1, False)
+        agency.roll_back(sync_id)
+        agency.control.reset_counters()
+        agency.sync()
+        assert agency.control.counters().total("GET") >= 4
+
     @pytest.mark.parametrize("part", ["job_id", "departments", "release_element"])
     def test_first_watermark_is_of_a_sync_of_everything(self, agency, part):
         """Where the application's tables were there before us no change tells of what they held."""
@@ -373,7 +392,8 @@ class TestUnproven:
         synced.sync(release_element=str(booked.element))
         assert self.remembered(synced) == []
 
-    def test_rows_that_a_scan_could_not_prove_are_forgotten_with_the_crew_call(self, synced):
+    def test_rows_that_a_scan_could_not_prove_are_forgotten_once_both_lists_are_read(self, synced):
+        """The rows alone, with which a sync is content if there is nothing to do, prove less than the scan asks for."""
         booked = synced.book()
         synced.hire(booked)
         synced.sync()
@@ -382,7 +402,73 @@ class TestUnproven:
         assert len(self.remembered(synced)) == 3
         synced.resume()
         synced.sync("full")
+        assert len(self.remembered(synced)) == 3
+        synced.hire(booked)
+        synced.sync()
         assert self.remembered(synced) == []
+
+    def test_lists_that_contradict_each_other_each_night_are_told_though_syncs_are_content(self, synced):
+        booked = synced.book()
+        _, resource = synced.hire(booked)
+        synced.sync()
+        overdue = []
+        for night in range(2):
+            synced.name = f"flex_reconcile/{night}"
+            line_id = synced.crew(booked)[resource].id
+            synced.fault("short", f"line-item/{booked.element}", "GET", line=line_id, times=None)
+            overdue.append(synced.scan().metrics["unproven_overdue"])
+            synced.resume()
+            synced.sync("full")
+        assert overdue == [0, 3]
+
+    def aged(self, agency: Agency, change: str, tried: str) -> None:
+        """The crew has changed so long ago, and the last try was so long ago."""
+        agency.conn.execute("UPDATE flex.job_change SET changed_at = now() - %s::interval", [change])
+        agency.conn.execute("UPDATE flex.flex_sync_log SET created_at = now() - %s::interval", [tried])
+
+    def requests(self, agency: Agency, **params) -> int:
+        agency.control.reset_counters()
+        with pytest.raises(SyncFailed, match="not in step"):
+            agency.sync(**params)
+        return agency.control.counters().total("GET")
+
+    def test_crew_call_without_an_answer_is_asked_for_each_time(self, synced):
+        """So that an outage is over with the first sync after it."""
+        booked = synced.book()
+        synced.hire(booked)
+        synced.fault("status", ROWS, times=None, status=503)
+        assert self.requests(synced) == 1
+        self.aged(synced, "8 hours", "30 minutes")
+        assert self.requests(synced) == 1
+
+    @pytest.mark.parametrize("left", ["a line was moved", "a contact is not accepted"])
+    def test_crew_call_that_waits_for_people_is_asked_for_once_an_hour(self, synced, left):
+        """The quota is for all."""
+        booked, other = synced.book(), synced.book()
+        synced.hire(booked)
+        synced.sync()
+        line_id, *_ = synced.rows(booked).values()
+        synced.hire(booked), synced.hire(other)
+        if left == "a line was moved":
+            for path in (f"line-item/{booked.element}/row-data", f"line-item/{booked.element}"):
+                synced.fault("short", path, "GET", line=line_id, times=None)
+        else:
+            synced.fault("status", f"line-item/{booked.element}/add-resource/*", "POST", times=None, status=400)
+        assert self.requests(synced) > 3
+        assert self.requests(synced) >= 3
+        self.aged(synced, "8 hours", "30 minutes")
+        assert (self.requests(synced), synced.waiting(), len(synced.crew(other))) == (0, {booked.job}, 1)
+        self.aged(synced, "9 days", "61 minutes")
+        assert self.requests(synced) >= 3
+        self.aged(synced, "8 hours", "30 minutes")
+        assert self.requests(synced, mode="full") > 3
+        self.aged(synced, "8 hours", "30 minutes")
+        synced.hire(booked)
+        assert self.requests(synced) >= 3
+        synced.control.clear()
+        self.aged(synced, "8 hours", "30 minutes")
+        synced.sync(job_id=str(booked.job))
+        assert (self.remembered(synced), len(synced.crew(booked))) == ([], 3)
 
 
 class TestTurns:

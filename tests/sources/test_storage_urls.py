@@ -179,6 +179,15 @@ def test_url_without_an_object_is_refused(url):
         # Bytes that aren't UTF-8.
         (HOST + "caf%E9.jpg", ("caf%E9.jpg",)),
         (HOST + "\ud800%20", ("\ud800%20",)),
+        # Forms encode a space as a plus, and some software encodes twice.
+        (HOST + "a+b", ("a+b", "a b")),
+        (HOST + "a%2Bb", ("a+b", "a%2Bb", "a b")),
+        (HOST + "a%2520b", ("a%20b", "a%2520b", "a b")),
+        (HOST + "a%2500b", ("a%00b", "a%2500b")),
+        # An accent may be a character of its own, or not.
+        (HOST + "caf\u00e9", ("caf\u00e9", "cafe\u0301")),
+        (HOST + "cafe%CC%81", ("cafe\u0301", "cafe%CC%81", "caf\u00e9")),
+        ("s3://images/caf\u00e9+1", ("caf\u00e9+1", "caf\u00e9 1", "cafe\u0301+1", "cafe\u0301 1")),
         # A slash more may be a slip, or part of the key.
         (HOST + "/a//b/", ("/a//b/", "a//b/")),
         (HOST + "%2Fa", ("/a", "%2Fa", "a")),

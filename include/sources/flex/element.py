@@ -124,7 +124,8 @@ class _Element:
             reason = str(doubt).rstrip(".")
             return self._report("uncertain", f"element {self._id} is uncertain: {reason}. {gate.RELEASE}")
         except (Unreadable, NotFound, TryLater) as error:
-            return self._report("unreadable", f"element {self._id} could not be read: {error}")
+            report = self._report("unreadable", f"element {self._id} could not be read: {error}")
+            return replace(report, answered=not isinstance(error, TryLater))
 
     def _passes(self) -> State:
         """Read, plan and write; begin again if the desired crew has changed meanwhile. Return the state to report."""
@@ -158,6 +159,7 @@ class _Element:
             len(self._looked.lines),
             called_for=frozenset(self._called_for),
             orphans_left=tuple(self._notes),
+            agreed=self._looked.agreed,
         )
 
     def _read(self) -> None:

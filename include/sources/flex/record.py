@@ -101,6 +101,7 @@ def _summary(report: Report, call_id: UUID | None, events: Collection[Event]) ->
     rows = [row for row in (crew.rows if crew else ()) if row.member.crew_call_id == call_id]
     return {
         "state": report.state,
+        "answered": report.answered,
         **_counted(events),
         "failed": _count(events, *FAILED),
         "stale": _count(events, "stale"),

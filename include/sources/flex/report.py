@@ -47,7 +47,8 @@ class Report:
     be written anywhere.
 
     `crew` and the number of `lines` are what was read last, None and 0 if nothing was. `called_for`: the changes that
-    were needed (`plan.key`). `orphans_left`: why orphans were not deleted.
+    were needed (`plan.key`). `orphans_left`: why orphans were not deleted. `agreed`: rows and record showed the same
+    lines. `answered`: False if it is unreadable because there was no answer.
     """
 
     element_id: UUID
@@ -61,6 +62,8 @@ class Report:
     stop: Exception | None = None
     called_for: frozenset[str] = frozenset()
     orphans_left: tuple[str, ...] = ()
+    agreed: bool = False
+    answered: bool = True
     seconds: float = 0.0
 
     def count(self, *kinds: Kind) -> int:

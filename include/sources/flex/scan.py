@@ -125,10 +125,11 @@ def scan_elements(context: FlexContext, epoch: int, scope: Scope) -> ForensicSum
     conn = context.conn
     scan_id = f"{context.run}/{ENTITY}/{epoch}"
     underway = f"{evidence_id(scan_id, scope)} underway"
-    elements = scope.elements(conn)
     with conn.cursor(row_factory=scalar_row) as cursor:
         seen = set(cursor.execute("SELECT flex_element_id FROM flex.element_scan WHERE scan_id = %s", [underway]))
         uncertain = set(cursor.execute(UNCERTAIN))
+    # What the last attempt has read counts, even if its job is over or cancelled since.
+    elements = list(dict.fromkeys([*scope.elements(conn), *seen]))
     reading = _Reading(context, underway, uncertain, next(iter(seen), None))
     missing = [element_id for element_id in elements if element_id not in seen]
     lines = []

@@ -48,6 +48,18 @@ WHERE NOT EXISTS (SELECT FROM flex.flex_crew_calls c
 """
 
 
+# Elements that no sync has brought in step since the last rollback, which may have undone that.
+NEVER_DONE = """
+SELECT DISTINCT flex_element_id FROM (
+  SELECT flex_element_id, job_id, department FROM flex.flex_crew_calls
+  UNION ALL SELECT flex_element_id, job_id, department FROM flex.owned_line WHERE gone_at IS NULL
+) e WHERE NOT EXISTS (
+  SELECT FROM flex.flex_sync_log l
+  WHERE l.job_id = e.job_id AND l.department = e.department AND l.summary ->> 'state' = 'done'
+    AND l.created_at > coalesce((
+      SELECT max(finished_at) FROM confidence.sync_log WHERE source = %s AND kind = 'rollback'), '-infinity'))
+"""
+
 # Elements that are not in step are synced again by the next sync, even if nobody changes them.
 AGAIN = """
 INSERT INTO flex.job_change (job_id)
@@ -67,8 +79,22 @@ VALUES (%(source)s, %(table)s, jsonb_build_array(%(element)s::text), %(why)s, 0,
 ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why, last_look = excluded.last_look
 """
 
+# Crew calls that have not come in step for an hour, and were tried within the last one: each try takes up to nine
+# requests of a quota that all share. Not if the crew has changed since, nor if Flex did not answer.
+RESTING = """
+SELECT DISTINCT ON (c.flex_element_id) c.flex_element_id, l.summary ->> 'state', l.summary -> 'errors' ->> 0
+FROM flex.flex_crew_calls c JOIN flex.flex_sync_log l ON l.job_id = c.job_id AND l.department = c.department
+WHERE l.created_at > clock_timestamp() - interval '1 hour'
+  AND l.summary ->> 'state' IN ('unreadable', 'failed', 'waiting') AND l.summary ->> 'answered' = 'true'
+  AND (SELECT min(w.changed_at) < l.created_at - interval '1 hour' AND max(w.changed_at) < l.created_at
+    FROM flex.job_change w JOIN flex.flex_crew_calls o USING (job_id) WHERE o.flex_element_id = c.flex_element_id)
+ORDER BY c.flex_element_id, l.created_at DESC
+"""
+
+# What a scan could not prove by both lists is not proven by the rows alone, with which a sync of a crew call in step is
+# content: it would be forgotten each day, and never wait for more than one night.
 FORGET = """
-DELETE FROM confidence.unproven WHERE source = %(source)s AND key ->> 0 IN (
+DELETE FROM confidence.unproven WHERE source = %(source)s AND (nights = 0 OR %(agreed)s) AND key ->> 0 IN (
   SELECT %(element)s::text UNION SELECT id::text FROM flex.flex_crew_calls WHERE flex_element_id = %(element)s)
 """
 
@@ -95,6 +121,7 @@ def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
     scope, changes = Scope.of(params), waiting(conn)
     reopened = UUID(params["release_element"]) if params.get("release_element") else None
     elements = [reopened] if reopened else _elements(conn, scope, changes, params["mode"])
+    resting = {} if reopened or scope.job_id or params["mode"] == "full" else _resting(conn, elements)
     without = _unmapped(conn, {*changes.jobs.values(), *([scope.job_id] if scope.job_id else ())})
     everything = scope == Scope() and not reopened
     sync_id = sync_log.begin(conn, SOURCE, "sync", context.run)
@@ -103,12 +130,14 @@ def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
     try:
         if reopened:
             _release(context, sync_id, fenced, reopened)
+        awake = [element_id for element_id in elements if element_id not in resting]
         asked_by = UUID(params["triggered_by"]) if params.get("triggered_by") else None
-        for report in carried_out(context, elements, sync_id, fenced, triggered_by=asked_by):
+        for report in carried_out(context, awake, sync_id, fenced, triggered_by=asked_by):
             reports.append(report)
         with fenced(conn):
+            _remember(conn, reports, context.run, released=bool(reopened))
+            reports += resting.values()
             _settle(conn, sync_id, changes, reports, everything=everything)
-            _remember(conn, reports, context.run)
         require_not_stopped(reports)
         if problems := [problem for report in reports for problem in report.problems]:
             # With an unknown outcome a second try is useless before a person has looked.
@@ -181,13 +210,36 @@ def waiting(conn: Connection) -> Changes:
 
 
 def _elements(conn: Connection, scope: Scope, changes: Changes, mode: str) -> Sequence[UUID]:
-    """Return the elements to sync: those of the changed jobs. A full sync, and the first one, takes all in scope."""
+    """Return the elements to sync: those of the changed jobs. A full sync takes all in scope.
+
+    Before the first watermark those that were never in step are added: the first sync brings everything in step, over
+    several runs if need be.
+    """
     elements = scope.elements(conn, set(changes.jobs.values()))
-    # The first sync brings everything in step, as with any source.
-    if not scope.job_id and (mode == "full" or not sync_log.state(conn, SOURCE, ENTITY).watermark):
-        everything = scope.elements(conn)
-        elements = [*everything, *(each for each in elements if each not in {*everything})]
-    return elements
+    if scope.job_id or (mode != "full" and sync_log.state(conn, SOURCE, ENTITY).watermark):
+        return elements
+    everything = scope.elements(conn)
+    if mode != "full":
+        with conn.cursor(row_factory=scalar_row) as cursor:
+            missing = set(cursor.execute(NEVER_DONE, [SOURCE]))
+        everything = [each for each in everything if each in missing]
+    return [*everything, *(each for each in elements if each not in {*everything})]
+
+
+def _resting(conn: Connection, elements: Collection[UUID]) -> dict[UUID, Report]:
+    """Return those of the elements that are not asked for this time, each with the report that says so."""
+    return {
+        element_id: Report(
+            element_id,
+            state,
+            problems=(
+                f"element {element_id} was not asked for, since it has not been in step for long: {why.rstrip('.')}. It"
+                " is asked for once an hour; to ask at once, run flex_sync with its job_id",
+            ),
+        )
+        for element_id, state, why in conn.execute(RESTING).fetchall()
+        if element_id in elements
+    }
 
 
 def _unmapped(conn: Connection, jobs: Collection[UUID]) -> list[UUID]:
@@ -226,14 +278,17 @@ def _settle(conn: Connection, sync_id: int, changes: Changes, reports: Collectio
         sync_log.advance(conn, sync_id, SOURCE, ENTITY, **moved)
 
 
-def _remember(conn: Connection, reports: Collection[Report], run: str) -> None:
-    """Store unproven crew calls in confidence.unproven; delete those that are proven now."""
+def _remember(conn: Connection, reports: Collection[Report], run: str, *, released: bool) -> None:
+    """Store unproven crew calls in confidence.unproven; delete those that are proven now.
+
+    `released`: both lists were read just before, for the release.
+    """
     for report in reports:
         named = {"source": SOURCE, "table": CALLS, "element": report.element_id, "run": run}
         if report.state in UNPROVEN:
             conn.execute(REMEMBER, {**named, "why": "; ".join(report.problems)})
         elif report.state == "done":
-            conn.execute(FORGET, named)
+            conn.execute(FORGET, named | {"agreed": report.agreed or released})
 
 
 def _failures(reports: Collection[Report], problems: Sequence[str], elements: int) -> str:

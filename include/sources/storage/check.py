@@ -153,6 +153,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
     unanswered = _second_look(context, options, staged, looks, listing, size)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
+    _leave_changed(context, options, staged)
     shown = _shown(context, options, staged, started, found["in_order"])
     why_unanswered = unanswered or not_audited
     return Checked(staged, *looks, listing, started, found["in_order"], doubted, shown, why_unanswered, resumed)
@@ -250,6 +251,17 @@ def _audit(
         return 0, looks[0].reason
     doubtful = [each for each in looks if each.presence in (Presence.ABSENT, Presence.EMPTY) or each.later]
     return plan.doubt(staged, doubtful) if doubtful else 0, ""
+
+
+def _leave_changed(context: StorageContext, options: CheckOptions, staged: Stage) -> None:
+    """Leave out of the plan what has changed since it was read: the looks are not about such an image any more.
+
+    If a user deletes many images while a check runs, their objects are not lost.
+    """
+    for rows in plan.planned(staged.conn, staged.plan, options.batch, plan.SEEN_OTHERWISE):
+        now = images.read_again(context.images, [row["id"] for row in rows], context.bucket.name)
+        changed = {row["id"] for row in rows if row["id"] not in now or not plan.as_planned(now[row["id"]], row)}
+        plan.supersede(staged.conn, staged.plan, changed)
 
 
 def _shown(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime, in_order: int) -> bool:

@@ -216,7 +216,8 @@ METRICS = (
 
 OF_IMAGES = """
 SELECT count(*) FILTER (WHERE NOT deleted) AS checked,
-  count(*) FILTER (WHERE NOT deleted AND young) AS rows_young,
+  count(*) FILTER (WHERE NOT deleted AND (young OR EXISTS
+    (SELECT FROM {plan} p WHERE p.id = i.id AND p._operation = 'mark' AND p._status = 'superseded'))) AS rows_young,
   count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'error') AS rows_in_error,
   count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'ready' AND NOT has_staged) AS ready_without_staged,
   count(*) FILTER (WHERE deleted OR NOT young AND status = 'error' AND NOT EXISTS

@@ -177,10 +177,11 @@ def read(
             return
 
 
-def locked(images: Connection, ids: Sequence[str], bucket: str) -> dict[str, dict[str, Any]]:
-    """Lock the images of these ids until the transaction ends; return their present rows by id."""
+def read_again(images: Connection, ids: Sequence[str], bucket: str, *, lock: bool = False) -> dict[str, dict[str, Any]]:
+    """Return the present rows of the images of these ids, by id. `lock`: lock them until the transaction ends."""
     where = sql.SQL("i.id = ANY ({})").format([UUID(id_) for id_ in ids])
-    query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=sql.SQL("FOR UPDATE OF i"))
+    rest = sql.SQL("FOR UPDATE OF i" if lock else "")
+    query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=rest)
     return {row[0]: _image(row, bucket) for row in images.execute(query).fetchall()}
 
 

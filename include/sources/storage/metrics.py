@@ -16,7 +16,7 @@ METRICS: Mapping[str, str] = {
     "in_processing": "Missing images in status `processing`: counted, never written.",
     "healable": "Images that a run has marked and whose objects are there again.",
     "feed_noise": "Images that the first look took for missing, or for back again, and the second look did not.",
-    "rows_young": "Images that changed within the last 15 minutes.",
+    "rows_young": "Images that changed within the last 15 minutes, or while the check looked at their objects.",
     "rows_in_error": "Images in status `error`.",
     "ready_without_staged": "Images in status `ready` that name no staged object.",
     "orphan_objects": "Objects that no image names; not measured unless the whole bucket was listed for all images.",

@@ -10,10 +10,11 @@ young or in error. The states of the objects that it needs:
 - `unneeded`: the staged object of an image that is not ready or names none
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection, sql
+from psycopg.rows import dict_row
 
 from include.api.bucket import Look, Presence
 from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
@@ -34,6 +35,14 @@ WHY = {
 }
 MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing": sql.Literal(STAGED_MISSING)}
 COLUMNS = [*IMAGES.names, "original_state", "staged_state", "unknown", "reason", "new_status", "new_error"]
+
+PLANNED = (
+    *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
+    *("new_status", "new_error", "_operation"),
+)
+CONFIRMED = sql.SQL("_status = 'confirmed'")
+# Images that are to be marked, or are not proven, because of what looks at their objects have shown.
+SEEN_OTHERWISE = sql.SQL("_operation = 'mark' AND looked AND _status IN ('confirmed', 'left', 'unproven')")
 
 
 def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
@@ -155,6 +164,26 @@ def _why(name: str) -> sql.Composed:
     return sql.SQL("CASE {} WHEN {} = 'unknown' THEN {} || reason END").format(
         sql.SQL(" ").join(cases), state, sql.Literal(f"its {name} object could not be looked at: ")
     )
+
+
+def planned(
+    conn: Connection, plan: sql.Identifier, batch: int, which: sql.SQL = CONFIRMED
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the confirmed changes, or `which` rows else, by id, `batch` rows at a time."""
+    query = sql.SQL(
+        "SELECT id::text, {} FROM {} WHERE {} AND (%(last)s::uuid IS NULL OR id > %(last)s) ORDER BY id LIMIT %(batch)s"
+    ).format(identifiers(PLANNED), plan, which)
+    last = None
+    with conn.cursor(row_factory=dict_row) as cursor:
+        while rows := cursor.execute(query, {"last": last, "batch": batch}).fetchall():
+            yield rows
+            last = rows[-1]["id"]
+
+
+def supersede(conn: Connection, plan: sql.Identifier, ids: Collection[str]) -> None:
+    """Mark planned changes as superseded: their images are no longer as the plan saw them."""
+    query = sql.SQL("UPDATE {} SET _status = 'superseded' WHERE id = ANY (%s::uuid[])").format(plan)
+    conn.execute(query, [list(ids)])
 
 
 def as_planned(staged: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:

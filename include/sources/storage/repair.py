@@ -10,7 +10,7 @@ that transaction was committed (see `resolve_cut_off_commits`).
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,10 +29,9 @@ from include.sources.base import Check
 from include.sources.storage import breaker, images, look
 from include.sources.storage.check import CheckOptions, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
-from include.sources.storage.plan import as_planned
+from include.sources.storage.plan import as_planned, planned, supersede
 from include.sources.storage.second_look import count_suspects, settle, suspects_of
 from include.warehouse import fence, rollback, sync_log
-from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
 
@@ -43,10 +42,6 @@ TABLE = "images"
 LOCK_TIMEOUT = "30s"
 # Written images whose objects `verify` looks at once more.
 SAMPLE = 20
-PLANNED = (
-    *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
-    *("new_status", "new_error", "_operation"),
-)
 
 UPDATE = """
 UPDATE images i SET status = p.new_status::image_status, error = p.new_error, updated_at = clock_timestamp()
@@ -205,19 +200,6 @@ def _nothing_proven(looks: Stage) -> str:
     return reason if reason and (later or not answered) else ""
 
 
-def planned(conn: Connection, plan: sql.Identifier, batch: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield the confirmed changes by id, `batch` rows at a time."""
-    query = sql.SQL(
-        "SELECT id::text, {} FROM {} WHERE _status = 'confirmed'"
-        " AND (%(last)s::uuid IS NULL OR id > %(last)s) ORDER BY id LIMIT %(batch)s"
-    ).format(identifiers(PLANNED), plan)
-    last = None
-    with conn.cursor(row_factory=dict_row) as cursor:
-        while rows := cursor.execute(query, {"last": last, "batch": batch}).fetchall():
-            yield rows
-            last = rows[-1]["id"]
-
-
 def write(context: StorageContext, plan: sql.Identifier, sync_id: int, rows: Sequence[Mapping[str, Any]]) -> Counts:
     """Update the images that are still as the plan saw them, and audit what the database shows then.
 
@@ -225,7 +207,7 @@ def write(context: StorageContext, plan: sql.Identifier, sync_id: int, rows: Seq
     """
     if not rows:
         return Counts()
-    found = images.locked(context.images, [row["id"] for row in rows], context.bucket.name)
+    found = images.read_again(context.images, [row["id"] for row in rows], context.bucket.name, lock=True)
     same = [row for row in rows if row["id"] in found and as_planned(found[row["id"]], row)]
     supersede(context.conn, plan, {row["id"] for row in rows} - {row["id"] for row in same})
     context.images.execute(UPDATE, {name: [row[name] for row in same] for name in ("id", "new_status", "new_error")})
@@ -247,12 +229,6 @@ def standing(images_: Connection, ids: Sequence[str]) -> dict[str, dict[str, str
 def shows(now: Mapping[str, str | None] | None, row: Mapping[str, Any]) -> bool:
     """Return whether the image has the status and the error that were planned."""
     return now is not None and (now["status"], now["error"]) == (row["new_status"], row["new_error"])
-
-
-def supersede(conn: Connection, plan: sql.Identifier, ids: Collection[str]) -> None:
-    """Mark planned changes as superseded: their images are no longer as the plan saw them."""
-    query = sql.SQL("UPDATE {} SET _status = 'superseded' WHERE id = ANY (%s::uuid[])").format(plan)
-    conn.execute(query, [list(ids)])
 
 
 def state(status: str, error: str | None, updated_at: datetime) -> dict[str, str | None]:

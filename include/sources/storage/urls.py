@@ -1,12 +1,14 @@
 """Read the url of an object: the bucket, and the keys that it may mean.
 
 A url with `%`, `?` or `#` is ambiguous: the key may be encoded, as the standard demands, or may stand there as it is.
-An object is missing only if the bucket has none of the keys, so every plausible reading counts.
+It may also be encoded twice, or as forms are, with `+` for a space; and an accent may be a character of its own in the
+key and not in the url. An object is missing only if the bucket has none of the keys, so every plausible reading counts.
 """
 
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 # Bucket (if the host names it) and endpoint: s3, s3-region, s3-fips, s3.dualstack, ..., with or without a region.
@@ -16,6 +18,7 @@ AWS = re.compile(
 # The text from the last `?` on is a query, and no part of a key, if a parameter signs the url or names a version.
 QUERY = re.compile(r"\?(?:[^?]*&)?(?:x-amz-[a-z0-9-]+|awsaccesskeyid|versionid)=[^?]*\Z", re.IGNORECASE)
 QUERY_OR_FRAGMENT = re.compile(r"[?#]")
+AMBIGUOUS = re.compile(r"[%?#+]|[^\x00-\x7f]")
 NO_HOST = re.compile(r"[?#\\\s]")
 KNOWN_HOSTS = 1_024
 
@@ -51,8 +54,8 @@ def locate(url: str, bucket: str) -> Location:
     """Return the bucket and the possible keys of `url`. `bucket` is the configured one.
 
     A host that begins with the configured bucket names it; any other bucket is returned as the url has it. One slash
-    separates host, bucket and key. Further slashes belong to the key, which is also read without those at its start. A
-    `+` is a plus sign. If decoding gives no UTF-8, the text stays as it is. Raises UnreadableUrl, also for a NUL.
+    separates host, bucket and key. Further slashes belong to the key, which is also read without those at its start. If
+    decoding gives no UTF-8, the text stays as it is. Raises UnreadableUrl, also for a NUL.
     """
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
@@ -61,7 +64,7 @@ def locate(url: str, bucket: str) -> Location:
     if name is None:
         name, _, key = path.lstrip("/").partition("/")
     # Most of millions of urls are plain, and need no further work.
-    if key and not ("%" in path or "?" in path or "#" in path or key[0] == "/" or key.startswith(host.repeated)):
+    if key and not (AMBIGUOUS.search(path) or key[0] == "/" or key.startswith(host.repeated)):
         return Location(name, (key,))
     return Location(name, _readings(name, key, host))
 
@@ -100,7 +103,13 @@ def _readings(bucket: str, key: str, host: _Host) -> tuple[str, ...]:
         unsigned = QUERY.sub("", key)
         path_only = QUERY_OR_FRAGMENT.split(unsigned, maxsplit=1)[0]
         readings = [_decoded(path_only), path_only, unsigned, _decoded(unsigned)]
+    if any("\0" in reading for reading in readings):
+        # Such a key may exist, but Postgres can't store it.
+        raise UnreadableUrl("the url names a key with a NUL character")
     readings += [reading.removeprefix(host.repeated).lstrip("/") for reading in readings]
+    readings += [again for reading in readings if "\0" not in (again := _decoded(reading))]
+    readings += [reading.replace("+", " ") for reading in readings]
+    readings += [normalize(form, reading) for form in ("NFC", "NFD") for reading in readings]
     distinct = tuple(dict.fromkeys(filter(None, readings)))
     if not distinct:
         raise _no_key()
@@ -110,13 +119,9 @@ def _readings(bucket: str, key: str, host: _Host) -> tuple[str, ...]:
 def _decoded(text: str) -> str:
     """Return the text without percent-encoding, or as it is if that gives no UTF-8: all keys of S3 are UTF-8."""
     try:
-        decoded = unquote_to_bytes(text).decode()
+        return unquote_to_bytes(text).decode()
     except UnicodeError:
         return text
-    if "\0" in decoded:
-        # Such a key may exist, but Postgres can't store it.
-        raise UnreadableUrl("the url names a key with a NUL character")
-    return decoded
 
 
 def _no_key() -> UnreadableUrl:
