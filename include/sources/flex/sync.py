@@ -296,6 +296,6 @@ def _failures(reports: Collection[Report], problems: Sequence[str], elements: in
     more = f"; and {len(problems) - EXAMPLES} more" if len(problems) > EXAMPLES else ""
     return (
         f"{failed} of {elements} crew calls are not in step: {'; '.join(problems[:EXAMPLES])}{more}."
-        " The next sync tries them again, those that were not asked for once an hour. What is refused or uncertain has to be"
-        " mended first"
+        " The next sync tries them again, those that were not asked for once an hour. What is refused or uncertain has"
+        " to be mended first"
     )
