@@ -19,9 +19,9 @@ from include.warehouse.sql_fragments import are, identifiers, same_key
 from include.warehouse.staging import Stage
 from include.warehouse.table import EXTRA
 
-# Values that say nothing.
+# What says nothing.
 BLANK = (None, "", [], {})
-# The units in which times are written, in microseconds: a second, a millisecond, a microsecond.
+# Of times, in microseconds: a second, a millisecond, a microsecond.
 UNITS = (1_000_000, 1_000, 1)
 
 
