@@ -13,7 +13,7 @@ from include.sources.mirror.entity import Entity, MirrorContext, Part
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import state_partitions
-from include.warehouse import compare, sync_log
+from include.warehouse import compare, row_conditions, sync_log
 from include.warehouse.sql_fragments import among, are, identifiers, pairs, same_key
 from include.warehouse.staging import Stage
 from include.warehouse.table import Table
@@ -162,7 +162,7 @@ def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
             "records": table.sql,
             "of_copy": extract.belongs_to_record(part, "t", "r"),
             "of_list": extract.belongs_to_record(part, "t", "w"),
-            "w_newer": compare.newer(table, "w", "r"),
+            "w_newer": row_conditions.newer(table, "w", "r"),
         }
         older = stage.conn.execute(sql.SQL(DROP_OLDER).format(**names)).rowcount
         if older:
@@ -233,7 +233,7 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
     if table.moment is None:
         return
     older = sql.SQL("p._operation = 'update' AND {} AND t.{moment} > p.{moment}").format(
-        compare.newer(table, "t", "p"), moment=sql.Identifier(table.moment)
+        row_conditions.newer(table, "t", "p"), moment=sql.Identifier(table.moment)
     )
     if extract.entity.history:
         older = sql.SQL("p._operation = 'delete'")
@@ -242,7 +242,7 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
         "table": table.sql,
         "same": same_key(table.key, "p", "t"),
         "moment": sql.Identifier("t", table.moment),
-        "outdated": sql.SQL("({} AND NOT {})").format(older, compare.is_ahead(table, "t")),
+        "outdated": sql.SQL("({} AND NOT {})").format(older, row_conditions.is_ahead(table, "t")),
         "believed_after": sql.Literal(believed_after),
         "why": sql.Literal(LAGGING),
     }

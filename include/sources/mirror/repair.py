@@ -21,7 +21,7 @@ from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions, state_partitions
 from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows, rows_depended_on
 from include.sources.mirror.sync import source_time
-from include.warehouse import compare, fence, sync_log
+from include.warehouse import compare, fence, row_conditions, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.sql_fragments import among, identifiers, pairs, same_key
 from include.warehouse.staging import plan_table, stage_name
@@ -276,7 +276,7 @@ def _may_have_changed(
     They are gone now, or have no version. Two looks of the scan agreed on each of them, so the third one, which is
     later, tells of a change.
     """
-    versioned = bool(compare.version_columns(entity.table))
+    versioned = bool(row_conditions.version_columns(entity.table))
     silent = [key for key in unlike if not (versioned and key in seen)]
     if isinstance(entity, Discovered):
         # Each record comes from its own address, after a list.

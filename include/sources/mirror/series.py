@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from include.sources.mirror.extract import Extract
-from include.warehouse import compare
+from include.warehouse import compare, row_conditions
 from include.warehouse.sql_fragments import same_key
 from include.warehouse.table import Table
 
@@ -43,7 +43,7 @@ def keep_ended_series(extract: Extract) -> None:
 
 def _series(table: Table) -> tuple[str, ...]:
     """Return the columns of the key that name a row's series: all of them if its version leaves none over."""
-    return tuple(name for name in table.key if name not in compare.version_columns(table)) or table.key
+    return tuple(name for name in table.key if name not in row_conditions.version_columns(table)) or table.key
 
 
 UNLISTED_SERIES = """(NOT ({ended})
