@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from include.sources.mirror.extract import Extract
-from include.warehouse import compare, row_conditions
+from include.warehouse import row_conditions
 from include.warehouse.sql_fragments import same_key
 from include.warehouse.table import Table
 
