@@ -391,7 +391,7 @@ OF_PARENTS = "SELECT ch.ctid FROM {child} ch JOIN {target} t ON {refers} WHERE t
 
 REMOVE = """
 WITH gone AS (
-  DELETE FROM {target} t WHERE t.ctid IN ({places}) RETURNING {key} AS key, to_jsonb(t) AS before
+  DELETE FROM {target} t WHERE t.ctid IN ({places}) RETURNING {key} AS key, to_jsonb(t.*) AS before
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before)
   SELECT {own}, {name}, key, 'delete', before FROM gone
@@ -401,14 +401,14 @@ SELECT count(*) FROM gone
 
 RESTORE_CHANGED = """
 WITH old AS (
-  SELECT c.key, c.before AS wanted, to_jsonb(t) AS found FROM {changes} JOIN {target} t ON {same}
+  SELECT c.key, c.before AS wanted, to_jsonb(t.*) AS found FROM {changes} JOIN {target} t ON {same}
   WHERE c.operation <> 'insert'
 ), new AS (
   UPDATE {target} t SET ({columns}) = ROW({b_columns})
   FROM old CROSS JOIN LATERAL jsonb_populate_record(NULL::{target}, old.wanted) b
     CROSS JOIN LATERAL jsonb_populate_record(NULL::{target}, old.key) k
   WHERE {same}
-  RETURNING old.key, old.found, to_jsonb(t) AS after, t.row_hash, t.deleted_at
+  RETURNING old.key, old.found, to_jsonb(t.*) AS after, t.row_hash, t.deleted_at
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
   SELECT {own}, {name}, key, CASE WHEN deleted_at IS NULL THEN 'update' ELSE 'delete' END, found, after, row_hash
@@ -425,7 +425,7 @@ WITH new AS (
   RETURNING t.*
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, after, after_hash)
-  SELECT {own}, {name}, {key_object}, 'insert', to_jsonb(new), row_hash FROM new
+  SELECT {own}, {name}, {key_object}, 'insert', to_jsonb(new.*), row_hash FROM new
 )
 SELECT count(*) FROM new
 """

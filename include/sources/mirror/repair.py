@@ -300,10 +300,10 @@ def _sample(context: MirrorContext, entity: Entity, sync_id: int) -> dict[tuple,
     ]
     rows = context.conn.execute(
         sql.SQL(
-            "SELECT gone, {by}, {key} FROM (SELECT *, deleted_at IS NOT NULL AS gone,"
+            "SELECT _gone, {by}, {key} FROM (SELECT *, deleted_at IS NOT NULL AS _gone,"
             " row_number() OVER (PARTITION BY deleted_at IS NOT NULL"
-            " ORDER BY hashtextextended(jsonb_build_array({key})::text, {sync_id})) AS n"
-            " FROM {target} t WHERE ({touched}) AND ({by}) IS NOT NULL) r WHERE n <= %s"
+            " ORDER BY hashtextextended(jsonb_build_array({key})::text, {sync_id})) AS _turn"
+            " FROM {target} t WHERE ({touched}) AND ({by}) IS NOT NULL) r WHERE _turn <= %s"
         ).format(
             by=identifiers(by),
             key=identifiers(table.key),
