@@ -240,8 +240,9 @@ def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -
     extract.drop()
     unlike |= {key: 1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown}
     changed = _may_have_changed(context, entity, unlike, seen)
-    doubts = [Doubt(key, CHANGED_SINCE) for key in changed]
-    unproven.add(context.conn, context.source.name, entity.name, context.run, doubts)
+    if changed:
+        doubts = [Doubt(key, CHANGED_SINCE) for key in changed]
+        unproven.add(context.conn, context.source.name, entity.name, context.run, doubts)
     return sum(count for key, count in unlike.items() if key not in changed) + refused
 
 
