@@ -244,8 +244,8 @@ WHERE t.row_hash IS DISTINCT FROM s.row_hash OR t.deleted_at IS NOT NULL
 CHANGES = """
 SELECT p.ctid AS place, {key} AS key, p._operation AS operation, p._status AS status, p._why AS why,
   p._looked AS looked,
-  CASE WHEN {known} IS NOT NULL THEN to_jsonb(t) - 'row_hash' END AS before,
-  CASE WHEN p._operation <> 'delete' THEN to_jsonb(p) - ARRAY['row_hash', '_operation', '_status', '_seen_hash',
+  CASE WHEN {known} IS NOT NULL THEN to_jsonb(t.*) - 'row_hash' END AS before,
+  CASE WHEN p._operation <> 'delete' THEN to_jsonb(p.*) - ARRAY['row_hash', '_operation', '_status', '_seen_hash',
     '_seen_deleted', '_why', '_looked', '_listed'] END AS after
 FROM {plan} p LEFT JOIN {target} t ON {same} WHERE p._status NOT IN ('young', 'due', 'noise')
 """

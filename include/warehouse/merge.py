@@ -87,7 +87,7 @@ WITH old AS (
 ), new AS (
   UPDATE {target} t SET ({data}, deleted_at, sync_id) = ROW({p_data}, NULL, {sync_id})
   FROM {plan} p, old WHERE {t_is_p} AND {t_is_old}
-  RETURNING {key_object} AS key, to_jsonb(old) AS before, to_jsonb(t) AS after, t.row_hash
+  RETURNING {key_object} AS key, to_jsonb(old.*) AS before, to_jsonb(t.*) AS after, t.row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
   SELECT {sync_id}, {name}, key, 'update', before, after, row_hash FROM new
@@ -103,7 +103,7 @@ WITH old AS (
   FOR UPDATE OF t
 ), new AS (
   UPDATE {target} t SET deleted_at = clock_timestamp(), sync_id = {sync_id} FROM old WHERE {t_is_old}
-  RETURNING {key_object} AS key, to_jsonb(old) AS before, to_jsonb(t) AS after, t.row_hash
+  RETURNING {key_object} AS key, to_jsonb(old.*) AS before, to_jsonb(t.*) AS after, t.row_hash
 ), audit AS (
   INSERT INTO confidence.change_log (sync_id, table_name, key, operation, before, after, after_hash)
   SELECT {sync_id}, {name}, key, 'delete', before, after, row_hash FROM new

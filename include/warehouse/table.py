@@ -17,6 +17,8 @@ from include.warehouse.readers import WHOLE, identifier, integer, structure, tex
 
 # The column with the fields that no other column reads.
 EXTRA = "extra"
+# What each mirrored table has beside the source's columns. Those of staging tables and plans begin with an underscore.
+OWN_COLUMNS = frozenset({"row_hash", "deleted_at", "sync_id"})
 # Before the name of a vendor's field whose name our own code needs in the record (see `add`).
 SENT = "sent:"
 
@@ -128,8 +130,11 @@ class Table:
 
     def _extra_mistake(self) -> str:
         """Return what is wrong with what is kept and ignored; empty if nothing is."""
-        if EXTRA in (column.name for column in self.columns):
+        named = {column.name for column in self.columns}
+        if EXTRA in named:
             return "has a column extra, which is the name of the column with all other fields"
+        if taken := sorted(name for name in named if name in OWN_COLUMNS or name.startswith("_")):
+            return f"has a column {taken[0]}, which is a name that our own columns have"
         if unread := set(self.added) - {column.dotted_path for column in self.columns}:
             return f"adds fields that no column reads: {', '.join(sorted(unread))}"
         if self.ignored and not self.keeps_extra:

@@ -433,6 +433,13 @@ class TestExtra:
                 {"columns": (Column("a"), Column("extra"))},
                 "has a column extra, which is the name of the column with all other fields",
             ),
+            *(
+                (
+                    {"columns": (Column("a"), Column(name))},
+                    f"has a column {name}, which is a name that our own columns have",
+                )
+                for name in ("deleted_at", "row_hash", "sync_id", "_page")
+            ),
         ],
     )
     def test_declaration_that_contradicts_itself_is_refused(self, more, why):

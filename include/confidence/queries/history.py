@@ -124,7 +124,7 @@ def _present_row(
             sql.SQL("t.{} = {}::{}").format(sql.Identifier(name), sql.Literal(str(key[name])), sql.SQL(type_))
             for name, type_ in columns
         ]
-        query = sql.SQL("SELECT to_jsonb(t) FROM {} t WHERE {}").format(
+        query = sql.SQL("SELECT to_jsonb(t.*) FROM {} t WHERE {}").format(
             sql.Identifier(source, table.removeprefix(f"{source}.")), sql.SQL(" AND ").join(same)
         )
         try:

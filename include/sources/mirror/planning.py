@@ -339,7 +339,7 @@ WITH shown AS (
   FROM {plan} p JOIN {table} t ON {same} WHERE p._status = 'confirmed' AND t.deleted_at IS NULL
 ), lagging AS (SELECT min(moment) AS since FROM shown WHERE outdated AND moment >= {believed_after})
 UPDATE {plan} p SET _status = 'unproven', _why = {why}, _looked = true FROM shown, lagging
-WHERE p.ctid = shown.place AND shown.moment >= lagging.since AND (outdated OR operation = 'delete')
+WHERE p.ctid = shown.place AND shown.moment >= lagging.since AND (shown.outdated OR shown.operation = 'delete')
 """
 
 PERHAPS_BACK = """

@@ -254,8 +254,9 @@ def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -
     if not entity.history:
         unlike |= {key: 1 for key, (_, gone) in sample.items() if not gone and key not in seen | unknown}
     changed = _may_have_changed(context, entity, unlike, seen)
-    doubts = [Doubt(key, CHANGED_SINCE) for key in changed]
-    unproven.add(context.conn, context.source.name, entity.name, context.run, doubts)
+    if changed:
+        doubts = [Doubt(key, CHANGED_SINCE) for key in changed]
+        unproven.add(context.conn, context.source.name, entity.name, context.run, doubts)
     return sum(count for key, count in unlike.items() if key not in changed) + refused
 
 
@@ -314,10 +315,10 @@ def _sample(context: MirrorContext, entity: Entity, sync_id: int) -> dict[tuple,
     ]
     rows = context.conn.execute(
         sql.SQL(
-            "SELECT gone, {by}, {key} FROM (SELECT *, deleted_at IS NOT NULL AS gone,"
+            "SELECT _gone, {by}, {key} FROM (SELECT *, deleted_at IS NOT NULL AS _gone,"
             " row_number() OVER (PARTITION BY deleted_at IS NOT NULL"
-            " ORDER BY hashtextextended(jsonb_build_array({key})::text, {sync_id})) AS n"
-            " FROM {target} t WHERE ({touched}) AND ({by}) IS NOT NULL) r WHERE n <= %s"
+            " ORDER BY hashtextextended(jsonb_build_array({key})::text, {sync_id})) AS _turn"
+            " FROM {target} t WHERE ({touched}) AND ({by}) IS NOT NULL) r WHERE _turn <= %s"
         ).format(
             by=identifiers(by),
             key=identifiers(table.key),
