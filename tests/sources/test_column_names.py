@@ -27,8 +27,9 @@ from include.sources.mirror.sync import sync_entities
 from include.warehouse import fence
 from include.warehouse.migrations.ddl import create_mirror
 from include.warehouse.readers import instant
-from include.warehouse.rollback import Tables, roll_back
+from include.warehouse.rollback import roll_back
 from include.warehouse.table import Column, Table, add
+from include.warehouse.table_rollback import Tables
 
 NAMES = (
     *(
