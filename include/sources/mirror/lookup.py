@@ -39,10 +39,15 @@ class Look:
     needs_person: bool = False
     no_list: bool = False
 
+    @property
+    def shows_record(self) -> bool:
+        """Whether the address has shown a record, be it as deleted."""
+        return bool(self.rows) or self.tombstone
+
 
 def not_there(lookup: Lookup, look: Look) -> bool:
     """Return whether the address of the record, or of its parent, does not exist."""
-    return lookup.own and not (look.rows or look.tombstone or look.unknown)
+    return lookup.own and not (look.shows_record or look.unknown)
 
 
 def names(value: Any, *path: str) -> Callable[[Any], None]:

@@ -2,11 +2,27 @@
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from include.api.fetch import pages
 from include.sources.base import entity_of
 from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
+
+
+@dataclass(frozen=True)
+class PartitionGroup:
+    """Partitions that are read by the same requests, from the same time on.
+
+    `partitions` is ("",) for an entity without partitions. `since` is None if everything is read.
+    """
+
+    partitions: tuple[str, ...] = ("",)
+    since: datetime | None = None
+
+    def __str__(self) -> str:
+        what = f"since {self.since.isoformat()}" if self.since else "full"
+        return " of ".join(filter(None, [what, ",".join(self.partitions)]))
 
 
 def all_listings(

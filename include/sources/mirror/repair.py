@@ -20,7 +20,7 @@ from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions, state_partitions
 from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows, rows_depended_on
-from include.sources.mirror.sync import source_time
+from include.sources.mirror.watermarks import source_time
 from include.warehouse import compare, fence, row_conditions, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.sql_fragments import among, identifiers, pairs, same_key

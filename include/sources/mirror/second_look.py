@@ -4,19 +4,20 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import LiteralString
 
 from psycopg import sql
 
 from include.api.errors import RefuseData
+from include.sources.mirror.address_doubt import address_doubt, place_of
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
-from include.sources.mirror.entity import Child, Discovered, Entity, Lookup, MirrorContext
+from include.sources.mirror.entity import Discovered, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there
 from include.sources.mirror.planning import replace_record
+from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of
 from include.warehouse import compare
-from include.warehouse.sql_fragments import are, identifiers, key_array, same_key
+from include.warehouse.sql_fragments import are, identifiers, key_array
 from include.warehouse.table import RowRefused
 
 log = logging.getLogger(__name__)
@@ -27,28 +28,9 @@ SECOND_LOOKS = 500
 SECOND_READINGS = 100
 # The least number of requests from which on no answer at all is a sign of a failure.
 MANY = 10
-# The number of rows that tell whether an address finds anything at all.
-KNOWN_ROWS = 3
 PARENT_LISTED = "its parent is not at its own address, but the parents' list shows it"
 BUDGET_SPENT = "the budget of second looks was spent before its turn"
 NO_VALUES = "nothing is known by which it could be asked for"
-NOTHING_FOUND = "it is not found by itself, but neither is a row that list and copy have"
-NOTHING_SHOWN = (
-    "it is not found, but nor is anything else that the copy has from there, as if the token were another account's"
-)
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """A row that one look can't prove.
-
-    - `by`: the values to look it up by
-    - `operation`: what is planned for it; None for a refused row and for a record with suspect nested rows only
-    """
-
-    key: tuple
-    by: tuple
-    operation: str | None
 
 
 @dataclass(frozen=True)
@@ -99,29 +81,15 @@ def read_listed_again(context: MirrorContext, extract: Extract) -> None:
     look-up has no answer. Entities that are listed in brief are left out: their records come from look-ups already.
     """
     if not isinstance(extract.entity, Discovered):
-        listed_only = _suspects(context, extract, _listed_only(extract), SECOND_READINGS)
-        _look_at(context, extract, listed_only, SECOND_READINGS)
-
-
-def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
-    """Return whether an empty list is true: the rows of the copy that changed last are gone at their own addresses."""
-    entity, moment = extract.entity, extract.entity.table.moment
-    query = sql.SQL("SELECT {} FROM {} t WHERE deleted_at IS NULL ORDER BY {} DESC LIMIT {}").format(
-        identifiers(entity.lookup.by), entity.table.sql, sql.Identifier(moment), sql.Literal(KNOWN_ROWS)
-    )
-    newest = context.conn.execute(query).fetchall()
-    return (
-        entity.lookup.own
-        and all(not (look.unknown or look.rows) for _, look in look_up(context, entity.table, entity.lookup, newest))
-        and _finds_another_entity(context, extract, None)
-    )
+        suspects = suspects_of(context, extract, listed_only(extract), SECOND_READINGS)
+        _look_at(context, extract, suspects, SECOND_READINGS)
 
 
 def _look_at_suspects(
     context: MirrorContext, extract: Extract, budget: int | None, listed_parents: Collection[tuple]
 ) -> LookCounts:
     """Look up suspects and settle them. `budget`: the largest number of requests, None for no limit."""
-    suspects = _suspects(context, extract, _candidates(extract), budget)
+    suspects = suspects_of(context, extract, candidates(extract), budget)
     return _look_at(context, extract, suspects, budget, listed_parents)
 
 
@@ -136,212 +104,92 @@ def _look_at(
 
     `listed_parents`: as in `second_look`.
     """
-    table, lookup = extract.entity.table, extract.entity.lookup
-    # By the looked-up values: the suspects that the look-up did not show.
-    not_shown: dict[tuple, list[Suspect]] = {}
-    answered, needs_person = 0, False
-    # The places in which a look-up has found a row.
-    works_in: set[object] = set()
-    listed_in, contradicted = listed_versions(extract.all_skipped), extract.contradicted
-    for value, look in look_up_or_parent(context, extract.entity, lookup, suspects):
-        answered += not look.unknown
-        needs_person |= look.needs_person
-        works_in |= {_place(extract, lookup, value)} if _found(look) else set()
-        for suspect in (each for each in suspects[value] if each.key in contradicted):
-            _settle_unproven(extract, suspect, contradicted[suspect.key])
-        others = [each for each in suspects[value] if each.key not in contradicted]
-        if value in listed_parents and not_there(lookup, look):
-            look = replace(look, unknown=PARENT_LISTED)
-        not_shown[value] = [each for each in others if not _settle_shown(extract, each, look, listed_in)]
-    not_shown = {value: some for value, some in not_shown.items() if some}
+    lookup = extract.entity.lookup
+    answers = last = _Answers(extract, lookup)
+    not_shown = _settle_by_look_up(context, extract, suspects, listed_parents, answers)
+    absent = [suspect for some in not_shown.values() for suspect in some]
     if lookup.witness:
         # A batch may leave open far more suspects than can be looked up one by one.
-        asked = [value for value in suspects if value in not_shown][:budget]
-        lookup = lookup.witness
-        looks = list(look_up(context, table, lookup, {value: not_shown[value] for value in asked}))
-        # From here on the witness's address is the one that has to work. The look-ups above went to another.
-        works_in = {_place(extract, lookup, value) for value, look in looks if _found(look)}
-        needs_person |= any(look.needs_person for _, look in looks)
-        absent = _settle_by_witness(extract, looks, not_shown)
-    else:
-        absent = [suspect for some in not_shown.values() for suspect in some]
-    # If the address finds nothing at all in a place, it may be out of order there.
-    places = {_place(extract, lookup, suspect.by) for suspect in absent} - works_in
-    doubts = {place: _address_doubt(context, extract, lookup, place) for place in places}
+        waiting = [value for value in suspects if value in not_shown]
+        asked = {value: not_shown[value] for value in waiting[:budget]}
+        last = _Answers(extract, lookup.witness)
+        absent = _settle_by_witness(context, extract, asked, last)
+    _settle_absent(context, extract, absent, last)
+    return LookCounts(len(suspects), answers.proved, answers.needs_person or last.needs_person)
+
+
+class _Answers:
+    """What the answers of a look-up tell beside the rows that they show.
+
+    - `proved`: how many proved something
+    - `works_in`: the places in which the address has shown a record
+    """
+
+    def __init__(self, extract: Extract, lookup: Lookup):
+        self.lookup, self._extract = lookup, extract
+        self.proved, self.needs_person = 0, False
+        self.works_in: set[object] = set()
+
+    def add(self, value: tuple, look: Look) -> None:
+        self.proved += not look.unknown
+        self.needs_person |= look.needs_person
+        if look.shows_record:
+            self.works_in.add(place_of(self._extract, self.lookup, value))
+
+
+def _settle_by_look_up(
+    context: MirrorContext,
+    extract: Extract,
+    suspects: Mapping[tuple, Sequence[Suspect]],
+    listed_parents: Collection[tuple],
+    answers: _Answers,
+) -> dict[tuple, list[Suspect]]:
+    """Look up the suspects and settle those that are shown or unknown. Return the others, by the looked-up values."""
+    not_shown: dict[tuple, list[Suspect]] = {}
+    listed_in, contradicted = listed_versions(extract.all_skipped), extract.contradicted
+    for value, look in look_up_or_parent(context, extract.entity, answers.lookup, suspects):
+        answers.add(value, look)
+        if value in listed_parents and not_there(answers.lookup, look):
+            look = replace(look, unknown=PARENT_LISTED)
+        for suspect in suspects[value]:
+            if suspect.key in contradicted:
+                _settle_unproven(extract, suspect, contradicted[suspect.key])
+            elif not _settle_shown(extract, suspect, look, listed_in):
+                not_shown.setdefault(value, []).append(suspect)
+    return not_shown
+
+
+def _settle_by_witness(
+    context: MirrorContext, extract: Extract, suspects: Mapping[tuple, Sequence[Suspect]], answers: _Answers
+) -> list[Suspect]:
+    """Settle the suspects that the witness shows or can't tell. Return those that are absent there too."""
+    absent = []
+    for value, look in look_up(context, extract.entity.table, answers.lookup, suspects):
+        answers.add(value, look)
+        absent += [suspect for suspect in suspects[value] if not _settle_contradicted(extract, suspect, look)]
+    return absent
+
+
+def _settle_absent(context: MirrorContext, extract: Extract, absent: Sequence[Suspect], answers: _Answers) -> None:
+    """Settle the suspects that no address has shown: they are gone, unless the address or a list is in doubt.
+
+    `answers`: those of the address that was asked last. If it finds nothing at all in a place, it may be out of order
+    there.
+    """
+    lookup = answers.lookup
+    places = {place_of(extract, lookup, suspect.by) for suspect in absent} - answers.works_in
+    doubts = {place: address_doubt(context, extract, lookup, place) for place in places}
     # A flag of the list and the address agree that a record is deleted.
     keys = [suspect.key for suspect in absent]
     listed = extract.listed(keys) - extract.flagged_deleted(keys)
     for suspect in absent:
-        if doubt := doubts.get(_place(extract, lookup, suspect.by)):
+        if doubt := doubts.get(place_of(extract, lookup, suspect.by)):
             _settle_unproven(extract, suspect, doubt)
         elif suspect.key in listed:
             _settle_unproven(extract, suspect, LISTED_ONLY, even_confirmed=True)
         else:
             # What may have come back is not there, and the copy lacks it too.
             _settle(extract, suspect, "noise" if suspect.operation == "insert" else "confirmed")
-    return LookCounts(len(suspects), answered, needs_person)
-
-
-def _settle_by_witness(
-    extract: Extract, looks: Sequence[tuple[tuple, Look]], not_shown: Mapping[tuple, Sequence[Suspect]]
-) -> list[Suspect]:
-    """Settle the suspects that the witness shows or can't tell. Return those that are absent there too."""
-    return [
-        suspect
-        for value, look in looks
-        for suspect in not_shown[value]
-        if not _settle_contradicted(extract, suspect, look)
-    ]
-
-
-def _place(extract: Extract, lookup: Lookup, value: tuple) -> object:
-    """Return the partition that an address with these values belongs to; None if addresses name no partition.
-
-    The parents that have a list each are no places: what is shown of one tells nothing about another.
-    """
-    partitions = None if isinstance(extract.entity, Child) else extract.entity.partitions
-    return dict(zip(lookup.by, value, strict=True)).get(partitions.column) if partitions else None
-
-
-def _address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, place: object) -> str:
-    """Return why a row is not absent although an address that has found nothing says so; empty if it is.
-
-    The address must find a row that both list and copy have. If there is none, or if it is a parent's address, the
-    source may show a row of another entity that the copy has instead: else the token may be another account's, or may
-    not see this partition any more. If the copy has none either, the address is believed.
-    """
-    known = _known_rows(extract, lookup, place)
-    if any(_found(look) for _, look in look_up(context, extract.entity.table, lookup, known)):
-        return ""
-    if known and lookup.by == extract.entity.table.key:
-        return NOTHING_FOUND
-    return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
-
-
-def _known_rows(extract: Extract, lookup: Lookup, place: object) -> list[tuple]:
-    """Return the values to look up a few rows that both list and copy have, as one may have been deleted meanwhile.
-
-    None of them is a row that the list shows as deleted.
-    """
-    table, stage = extract.entity.table, extract.stage
-    query = (
-        "SELECT {by} FROM {stage} s JOIN {table} t ON {same}"
-        " WHERE t.deleted_at IS NULL AND {deleted} IS NOT TRUE AND ({by}) IS NOT NULL AND {there} LIMIT {few}"
-    )
-    parts = {
-        "by": identifiers(lookup.by, "t"),
-        "stage": stage.sql,
-        "table": table.sql,
-        "same": same_key(table.key, "s", "t"),
-        "deleted": sql.Identifier("s", table.tombstone) if table.tombstone else sql.SQL("false"),
-        "there": _is_there(extract.entity, place),
-        "few": sql.Literal(KNOWN_ROWS),
-    }
-    return stage.conn.execute(sql.SQL(query).format(**parts)).fetchall()
-
-
-def _finds_another_entity(context: MirrorContext, extract: Extract, place: object) -> bool:
-    """Return whether the source shows a row of another entity that the copy has. True if there is none to try."""
-    tried = False
-    for other in context.source.entities:
-        if other.table is extract.entity.table or other.lookup.by != other.table.key:
-            continue
-        if place is not None and (other.partitions is None or other.partitions.column not in other.lookup.by):
-            continue
-        query = sql.SQL("SELECT {} FROM {} t WHERE t.deleted_at IS NULL AND {} LIMIT {}").format(
-            identifiers(other.lookup.by, "t"), other.table.sql, _is_there(other, place), sql.Literal(KNOWN_ROWS)
-        )
-        rows = context.conn.execute(query).fetchall()
-        if any(_found(look) for _, look in look_up(context, other.table, other.lookup, rows)):
-            return True
-        tried = tried or bool(rows)
-    return not tried
-
-
-def _is_there(entity: Entity, place: object) -> sql.Composable:
-    """Return the condition on rows `t` that they are of this partition; none if `place` is None."""
-    if place is None:
-        return sql.SQL("true")
-    return sql.SQL("{} = {}").format(sql.Identifier("t", entity.partitions.column), sql.Literal(place))
-
-
-def _found(look: Look) -> bool:
-    return bool(look.rows) or look.tombstone
-
-
-def _suspects(
-    context: MirrorContext, extract: Extract, candidates: sql.Composable, budget: int | None
-) -> Mapping[tuple, list[Suspect]]:
-    """Return the suspects by the values to look them up by, those that have waited longest first.
-
-    `candidates`: a query for their key, the columns to look them up by, and `_operation`. `budget`: the largest number
-    of requests, None for no limit.
-    """
-    entity, conn = extract.entity, context.conn
-    key, by = entity.table.key, entity.lookup.by
-    # A column may be in both, so each gets an alias for either use.
-    keys, bys = [f"k{n}" for n in range(len(key))], [f"b{n}" for n in range(len(by))]
-    names = {
-        "keys": identifiers(keys),
-        "bys": identifiers(bys),
-        "s_keys": identifiers(keys, "s"),
-        "s_bys": identifiers(bys, "s"),
-        "columns": sql.SQL(", ").join(
-            sql.SQL("c.{} AS {}").format(sql.Identifier(column), sql.Identifier(alias))
-            for column, alias in zip((*key, *by), (*keys, *bys), strict=True)
-        ),
-        "key": identifiers(key, "c"),
-        "by": identifiers(by, "c"),
-        "candidates": candidates,
-        "source": sql.Literal(context.source.name),
-        "entity": sql.Literal(entity.name),
-        "limit": sql.Literal(None if budget is None else budget * entity.lookup.batch),
-    }
-    found: dict[tuple, list[Suspect]] = {}
-    for *values, operation in conn.execute(sql.SQL(WAITING).format(**names)):
-        value = tuple(values[len(key) :])
-        found.setdefault(value, []).append(Suspect(tuple(values[: len(key)]), value, operation))
-    return found
-
-
-def _listed_only(extract: Extract) -> sql.Composable:
-    """Return the query for rows that the list alone has proven."""
-    return _planned(extract, "_status = 'confirmed' AND _operation <> 'delete' AND NOT _looked")
-
-
-def _planned(extract: Extract, which: LiteralString) -> sql.Composable:
-    """Return the query for planned rows as `_suspects` takes it. `which`: an SQL condition on the plan."""
-    columns = tuple(dict.fromkeys((*extract.entity.table.key, *extract.entity.lookup.by)))
-    query = sql.SQL("SELECT {}, _operation FROM {} p WHERE {}")
-    return query.format(identifiers(columns, "p"), extract.stage.plan, sql.SQL(which))
-
-
-def _candidates(extract: Extract) -> sql.Composable:
-    """Return the query for the suspects: candidates, records with nested candidates, and refused rows with a key."""
-    entity, stage = extract.entity, extract.stage
-    table = entity.table
-    queries = [_planned(extract, "_status = 'candidate'")]
-    if entity.lookup.by == table.key:
-        queries += [
-            sql.SQL("SELECT {}, NULL FROM {} p WHERE _status = 'candidate'").format(
-                identifiers(part.by, "p"), each.plan
-            )
-            for part, each in extract.parts
-        ]
-        typed = sql.SQL(", ").join(
-            sql.SQL("(jsonb_populate_record(NULL::{}, jsonb_object({}::text[], {}))).{}").format(
-                table.sql,
-                sql.Literal(list(table.key)),
-                sql.SQL("ARRAY(SELECT jsonb_array_elements_text(r.key))"),
-                sql.Identifier(name),
-            )
-            for name in table.key
-        )
-        usable = sql.SQL("jsonb_array_length(r.key) = {} AND r.usable AND NOT (r.looked OR r.mended)").format(
-            sql.Literal(len(table.key))
-        )
-        queries.append(sql.SQL("SELECT {}, NULL FROM {} r WHERE {}").format(typed, stage.refused, usable))
-    return sql.SQL(" UNION ALL ").join(queries)
 
 
 def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Mapping[tuple, datetime]) -> bool:
@@ -446,17 +294,3 @@ def _settle_rest(extract: Extract) -> None:
         ).rowcount
     if left:
         log.warning("%d suspects of %s were not looked at, and are not repaired by this run", left, extract.entity.name)
-
-
-WAITING = """
-WITH suspects AS (
-  SELECT {columns}, min(c._operation) AS operation, min(u.last_look) AS last_look, min(u.first_seen) AS first_seen
-  FROM ({candidates}) c LEFT JOIN confidence.unproven u
-    ON u.source = {source} AND u.entity = {entity} AND u.key = jsonb_build_array({key})
-  WHERE ({by}) IS NOT NULL GROUP BY {key}, {by}
-), asked AS (
-  SELECT {bys}, row_number() OVER (ORDER BY min(last_look) NULLS FIRST, min(first_seen) NULLS LAST, {bys}) AS turn
-  FROM suspects GROUP BY {bys} ORDER BY turn LIMIT {limit}
-)
-SELECT {s_keys}, {s_bys}, s.operation FROM suspects s JOIN asked USING ({bys}) ORDER BY asked.turn, {s_keys}
-"""

@@ -1,27 +1,19 @@
 """Syncs: read what changed since the watermark, or everything, and write it to the warehouse."""
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property
+from dataclasses import replace
 
-from psycopg import sql
-
-from include.api.errors import ApiError, FixConfiguration, ListCapped, RefuseData
+from include.api.errors import ApiError, FixConfiguration, ListCapped
 from include.sources.base import NeedsPerson, SyncFailed
-from include.sources.mirror import short_lists
-from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends
-from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window
+from include.sources.mirror.changes import Feed
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.entity import Child, Entity, MirrorContext
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.partitions import all_listings, all_partitions, batch_listings, batches, known_partitions
 from include.sources.mirror.planning import plan_sync, skip_changes_before_reset
-from include.sources.mirror.read import read_partitions
+from include.sources.mirror.read_changes import groups_to_read, partitions_to_read, stage_changes
 from include.sources.mirror.related import (
     Problem,
     never_synced,
@@ -30,7 +22,8 @@ from include.sources.mirror.related import (
     unproven_rows,
     unread_records,
 )
-from include.sources.mirror.second_look import has_lost_all_rows, second_look
+from include.sources.mirror.second_look import second_look
+from include.sources.mirror.watermarks import NewState, SourceClock, new_states, newest_version
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.pull import PullError
@@ -41,29 +34,6 @@ log = logging.getLogger(__name__)
 
 # The number of records that a message names.
 EXAMPLES = 10
-
-
-@dataclass(frozen=True)
-class PartitionGroup:
-    """Partitions that are read by the same requests, from the same time on.
-
-    `partitions` is ("",) for an entity without partitions. `since` is None if everything is read.
-    """
-
-    partitions: tuple[str, ...] = ("",)
-    since: datetime | None = None
-
-    def __str__(self) -> str:
-        what = f"since {self.since.isoformat()}" if self.since else "full"
-        return " of ".join(filter(None, [what, ",".join(self.partitions)]))
-
-
-@dataclass(frozen=True)
-class NewState:
-    """The state of a partition after a sync. `in_step`: the sync left out nothing that changed before it began."""
-
-    watermark: datetime | None
-    in_step: bool
 
 
 class RecordsSkipped(Exception):
@@ -130,12 +100,8 @@ class _Sync:
         self.sync_id = sync_id
         self.epoch = epoch
         self.full = full
+        self.clock = SourceClock(context)
         self.counts: dict[str, Counts] = {}
-
-    @cached_property
-    def window_end(self) -> datetime:
-        """The end of every `Window` of this sync: the source's clock at the first use of it."""
-        return source_time(self.context)
 
     def due(self, entity: Entity) -> bool:
         """Return whether the sync reads the entity's lists.
@@ -156,16 +122,16 @@ class _Sync:
         Raises ApiError or PullError where the entity can't be read, so that nothing is written.
         """
         started, context = time.monotonic(), self.context
-        partitions, partition_problems = _partitions_to_read(context, entity)
-        groups = _groups(context, entity, partitions, self.full)
+        partitions, partition_problems = partitions_to_read(context, entity)
+        groups = groups_to_read(context, entity, partitions, self.full)
         try:
-            extract = self._stage_changes(entity, groups)
+            extract = stage_changes(context, entity, groups, self.clock, full=self.full)
         except ListCapped as error:
             if all(group.since is None for group in groups):
                 raise
             log.warning("%s The whole list is read instead", error)
             groups = [replace(group, since=None) for group in groups]
-            extract = self._stage_changes(entity, groups)
+            extract = stage_changes(context, entity, groups, self.clock, full=self.full)
         if not self.full:
             skip_changes_before_reset(context, extract)
         feed = entity.changes if isinstance(entity.changes, Feed) and all(group.since for group in groups) else None
@@ -176,7 +142,7 @@ class _Sync:
         children, problems = ([], []) if self.full else stage_children(context, extract)
         problems += unproven_rows(extract, needs_person=looks.needs_person)
         needed, needed_problems = stage_needed(context, extract)
-        states = self._new_states(extract, groups, unproven=bool(problems))
+        states = new_states(context, extract, groups, self.clock, unproven=bool(problems))
         # The other problems stop no watermark, or only that of their partition.
         problems += needed_problems + partition_problems + unread_records(extract)
         self._write(extract, children, needed, states, started)
@@ -208,7 +174,7 @@ class _Sync:
                 for stage in each.stages:
                     counts = self._apply(stage)
                     # Nested rows have no versions of their own.
-                    version = _newest_version(extract.stage if stage in extract.stages else stage)
+                    version = newest_version(extract.stage if stage in extract.stages else stage)
                     self._save_states(stage, states if stage is extract.stage else together, version, counts, started)
         for each in (extract, *children):
             each.drop()
@@ -243,180 +209,6 @@ class _Sync:
         counts, name = Counts.of(merged, read=read, unchanged=unchanged, failed=refused), stage.table.name
         self.counts[name] = self.counts.get(name, Counts()) + counts
         return counts
-
-    def _stage_changes(self, entity: Entity, groups: Sequence[PartitionGroup]) -> Extract:
-        """Read the changes of all groups into staging. Only an interrupted reading of everything is resumed."""
-        context = self.context
-        ticket = "; ".join(map(str, groups))
-        if isinstance(entity, Discovered):
-            # What its lists show depends on the params.
-            ticket += f"; {json.dumps(dict(context.params), sort_keys=True)}"
-        extract = Extract.open(context, entity, "sync", ticket)
-        incremental = any(group.since for group in groups) and not self.full
-        if extract.stage.resumed and incremental:
-            extract = extract.restart(context)
-        # A list that is read from both ends has no partitions, so there is one group.
-        if isinstance(entity.changes, BothEnds) and groups[0].since:
-            try:
-                for page in pages_from_both_ends(context, entity, groups[0].since):
-                    extract.append(page, page.next)
-                    extract.check_refused(ended=extract.stage.pull.complete)
-            except Unsorted:
-                log.info("%s: the list is not sorted as expected, so all of it is read", entity.name)
-                extract = extract.restart(context)
-            else:
-                if not (extract.stage.pull.rows_read or has_lost_all_rows(context, extract)):
-                    extract.require_rows()
-                return extract
-
-        def listings(singly: bool) -> list[Listing]:
-            single = [PartitionGroup((partition,), each.since) for each in groups for partition in each.partitions]
-            return [listing for group in (single if singly else groups) for listing in self._listings(entity, group)]
-
-        unchanged_before = None if self.full else min((each.since for each in groups if each.since), default=None)
-        extract = read_partitions(context, extract, listings, unchanged_before=unchanged_before)
-        if isinstance(entity, Discovered) and not entity.partial(context) and not entity.limit(context):
-            short_lists.look_up_hidden(context, extract, listings(singly=False))
-        return extract
-
-    def _listings(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
-        """Return the lists with the changes in the group since its time, or with everything if it has none."""
-        listings = self._changed(entity, group)
-        if (deletes := entity.deletes) and group.since:
-            none = {"shape": lambda entry: None, "deleted": deletes.deleted}
-            listings.append(Listing(deletes.request(group.since), deletes.paginator, **none))
-        return listings
-
-    def _changed(self, entity: Entity, group: PartitionGroup) -> list[Listing]:
-        changes, whole = entity.changes, batch_listings(self.context, entity, group.partitions, group.since)
-        # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
-        if group.since is None or changes is None or isinstance(changes, FullList | BothEnds):
-            return whole
-        if isinstance(changes, Feed):
-            shape = {"shape": changes.record, "deleted": changes.deleted}
-            return [Listing(changes.request(group.since), changes.paginator, **shape)]
-        if isinstance(changes, Since):
-            return [replace(each, request=changes.request(each.request, group.since)) for each in whole]
-        # A `Window`.
-        requests = [changes.request, changes.late] if changes.late else [changes.request]
-        return [
-            replace(each, request=request(each.request, group.since, self.window_end))
-            for each in whole
-            for request in requests
-        ]
-
-    def _new_states(
-        self, extract: Extract, groups: Sequence[PartitionGroup], *, unproven: bool
-    ) -> Mapping[str, NewState]:
-        """Return the new state of each partition.
-
-        If a record was skipped, the watermark stops before its version (or change time). The watermark doesn't move
-        if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part. If a
-        list shows fewer rows than its total claims, the watermark stays as long as a sync of it still changes the copy.
-        After that the total is taken for wrong; scans count the rows that are missing to it as unseen.
-        """
-        context, entity = self.context, extract.entity
-        read_until, states = self._read_until(extract, groups), {}
-        if not groups:
-            before = sync_log.state(context.conn, context.source.name, entity.name).watermark
-            return {"": NewState(_later(before, read_until), in_step=not unproven)}
-        stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
-        # The total of a list in brief is not that of its records.
-        brings = isinstance(entity, Discovered) or any(
-            status == "confirmed" for _, status in compare.plan_counts(extract.stage)
-        )
-        for partition in (partition for group in groups for partition in group.partitions):
-            kept_as = "" if isinstance(entity, Child) else partition
-            before = sync_log.state(context.conn, context.source.name, entity.name, kept_as).watermark
-            skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
-            failed, short = partition in extract.failed_partitions, partition in extract.short_partitions
-            if stays or failed or (short and brings) or None in skipped:
-                states[partition] = NewState(before, in_step=False)
-            else:
-                times = [datetime.fromisoformat(each) for each in skipped] + [_later(before, read_until)]
-                in_step = not (skipped or short)
-                states[partition] = NewState(min(filter(None, times), default=None), in_step=in_step)
-        return states
-
-    def _read_until(self, extract: Extract, groups: Sequence[PartitionGroup]) -> datetime | None:
-        """Return the time up to which a sync has read the changes, if it read everything that it was to read.
-
-        It is the source's clock when the pull began, or the time of the newest row if the source tells no time. But it
-        is not later than the beginning of the pull by our own clock. Else the changes until then would be left out, if
-        the source's clock is ahead, if only later pages tell the time, or if rows have changed while the list was read.
-        """
-        stage, moment = extract.stage, extract.stage.pull.source_time
-        # Without groups nothing was read that could tell the time.
-        if not groups or (isinstance(extract.entity.changes, Window) and any(group.since for group in groups)):
-            moment = min(filter(None, (self.window_end, moment)))
-        if moment is None and stage.table.moment:
-            newest = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(stage.table.moment), stage.sql)
-            moment = stage.conn.execute(newest).fetchone()[0]
-        return moment and min(moment, stage.pull.started_at)
-
-
-def _later(before: datetime | None, read_until: datetime | None) -> datetime | None:
-    """Return the later of two watermarks, as a watermark never moves back. It is not later than our own clock."""
-    latest = max((time for time in (before, read_until) if time), default=None)
-    return latest and min(latest, datetime.now(UTC))
-
-
-def _newest_version(stage: Stage) -> int | None:
-    """Return the highest version in the copy; None if the source doesn't number its versions."""
-    table = stage.table
-    if table.changed is None or table.version is None:
-        return None
-    query = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(table.version), table.sql)
-    return stage.conn.execute(query).fetchone()[0]
-
-
-def source_time(context: MirrorContext) -> datetime:
-    """Return the source's clock, or ours if that is earlier. Raises RefuseData where the source tells no time."""
-    entity = context.source.entities[0]
-    listing, *_ = all_listings(context, entity, known_partitions(context, entity))
-    now = context.client.send(listing.request).date
-    if now is None:
-        raise RefuseData(
-            f"{context.source.name} gives no time in its answers, so the sync doesn't know up to when it has read."
-            " Nothing was written"
-        )
-    return min(now, datetime.now(UTC))
-
-
-def _partitions_to_read(context: MirrorContext, entity: Entity) -> tuple[Sequence[str], list[Problem]]:
-    """Return the entity's partitions, and a problem if the source could not list them, so that some may be missing."""
-    try:
-        return all_partitions(context, entity), []
-    except ApiError as error:
-        name = entity.partitions.listed_by
-        return known_partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
-
-
-def _groups(context: MirrorContext, entity: Entity, partitions: Sequence[str], full: bool) -> list[PartitionGroup]:
-    """Return the partitions in groups for one request each. A group has one time to read from.
-
-    A partition is read as a whole if its vendor doesn't keep events for long enough.
-    """
-    by_since: dict[datetime | None, list[str]] = {}
-    for partition in partitions:
-        since = None if full else _since(context, entity, partition)
-        changes = entity.changes
-        if isinstance(changes, Feed) and changes.keeps and since:
-            since = since if since > datetime.now(UTC) - changes.keeps else None
-        by_since.setdefault(since, []).append(partition)
-    return [PartitionGroup(batch, since) for since, values in by_since.items() for batch in batches(entity, values)]
-
-
-def _since(context: MirrorContext, entity: Entity, partition: str) -> datetime | None:
-    """Return the time from which a sync reads a partition's changes; None before its first sync.
-
-    The first load of children may end long after it began. What changed in between is read with the parents, so an
-    entity without partitions is read from where its children were last read.
-    """
-    names = [entity.name, *(child.name for child in context.source.children(entity) if not partition)]
-    states = [sync_log.state(context.conn, context.source.name, name, partition) for name in names]
-    since, *of_children = (state.since(context.source.lookback) for state in states)
-    return since and min(filter(None, [since, *of_children]))
 
 
 def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:
