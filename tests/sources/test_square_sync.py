@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from include.confidence import unproven
 from include.simulators.square import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror.repair import repair_entities, verify_repair
@@ -96,6 +97,29 @@ def test_first_sync_brings_every_record(seller, conn):
     assert set(rows(conn, "tenders")) == {tender["id"] for order in orders for tender in order.get("tenders", ())}
     assert sorted(rows(conn, "transactions")) == control.ids("orders")
     assert conn.execute("SELECT count(*) FROM confidence.quarantine").fetchone() == (0,)
+
+
+def test_first_load_ends_although_rows_stay_unproven(seller, conn):
+    """Two orders show one tender, and nobody ever knows whose it is: all others are brought, and scans can begin."""
+    paid = [row for id_ in seller.control.ids("orders") if (row := seller.control.row("orders", id_)).get("tenders")]
+    one, other = paid[:2]
+
+    def lie(request, data):
+        if "orders" not in data:
+            return data
+        taken = {"tenders": one["tenders"]}
+        return data | {"orders": [row | taken if row["id"] == other["id"] else row for row in data["orders"]]}
+
+    with twisted(seller.context, lie) as context:
+        with pytest.raises(SyncFailed, match="not proven and were not written"):
+            sync_entities(context)
+        first = {datetime.fromisoformat(row["updated_at"]) for row in (one, other)}
+        assert sync_log.oldest_watermark(conn, SOURCE.name, "orders") == min(first)
+        assert sorted(rows(conn, "orders")) == sorted({*seller.control.ids("orders")} - {one["id"], other["id"]})
+        summary = scanned(replace(seller, context=context), "orders")
+    assert (summary.plan.rows, summary.incomplete) == (0, "")
+    found = {doubt.key[0] for doubt in unproven.of(conn, SOURCE.name, "orders")}
+    assert found == {one["id"], other["id"]}
 
 
 def test_closed_location_has_its_orders_and_payments(seller, conn):

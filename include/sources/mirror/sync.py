@@ -140,9 +140,9 @@ class _Sync:
         looks = second_look(context, extract, every=self.full)
         # Judged by the watermark: a sync that is too far behind a feed reads whole lists, but needs the children too.
         children, problems = ([], []) if self.full else stage_children(context, extract)
+        states = new_states(context, extract, groups, self.clock, children_unproven=bool(problems))
         problems += unproven_rows(extract, needs_person=looks.needs_person)
         needed, needed_problems = stage_needed(context, extract)
-        states = new_states(context, extract, groups, self.clock, unproven=bool(problems))
         # The other problems stop no watermark, or only that of their partition.
         problems += needed_problems + partition_problems + unread_records(extract)
         self._write(extract, children, needed, states, started)

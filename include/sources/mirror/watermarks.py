@@ -49,7 +49,12 @@ def source_time(context: MirrorContext) -> datetime:
 
 
 def new_states(
-    context: MirrorContext, extract: Extract, groups: Sequence[PartitionGroup], clock: SourceClock, *, unproven: bool
+    context: MirrorContext,
+    extract: Extract,
+    groups: Sequence[PartitionGroup],
+    clock: SourceClock,
+    *,
+    children_unproven: bool,
 ) -> Mapping[str, NewState]:
     """Return the new state of each partition.
 
@@ -57,13 +62,19 @@ def new_states(
     if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part. If a
     list shows fewer rows than its total claims, the watermark stays as long as a sync of it still changes the copy.
     After that the total is taken for wrong; scans count the rows that are missing to it as unseen.
+
+    A first load moves it up to the first unproven row's time of change. Else one such row, if it stays so, would have
+    every sync read everything, and no scan could begin.
     """
     entity, states = extract.entity, {}
+    own_unproven = any(status == "unproven" for each in extract.stages for _, status in compare.plan_counts(each))
+    unproven = own_unproven or children_unproven
     read_until = _read_until(extract, groups, clock)
     if not groups:
         before = sync_log.state(context.conn, context.source.name, entity.name).watermark
         return {"": NewState(_later(before, read_until), in_step=not unproven)}
-    stays = unproven or (isinstance(entity, Discovered) and entity.partial(context))
+    first_unproven = None if children_unproven or not read_until else _first_unproven(extract, read_until)
+    stays = isinstance(entity, Discovered) and entity.partial(context)
     # The total of a list in brief is not that of its records.
     brings = isinstance(entity, Discovered) or any(
         status == "confirmed" for _, status in compare.plan_counts(extract.stage)
@@ -72,13 +83,16 @@ def new_states(
         kept_as = "" if isinstance(entity, Child) else partition
         before = sync_log.state(context.conn, context.source.name, entity.name, kept_as).watermark
         skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
+        times = [datetime.fromisoformat(each) for each in skipped if each]
         failed, short = partition in extract.failed_partitions, partition in extract.short_partitions
         if stays or failed or (short and brings) or None in skipped:
             states[partition] = NewState(before, in_step=False)
+        elif unproven:
+            first_load = first_unproven and min([first_unproven, *times])
+            states[partition] = NewState(before or first_load, in_step=False)
         else:
-            times = [datetime.fromisoformat(each) for each in skipped] + [_later(before, read_until)]
-            in_step = not (skipped or short)
-            states[partition] = NewState(min(filter(None, times), default=None), in_step=in_step)
+            until = min(filter(None, [*times, _later(before, read_until)]), default=None)
+            states[partition] = NewState(until, in_step=not (skipped or short))
     return states
 
 
@@ -99,6 +113,24 @@ def _read_until(extract: Extract, groups: Sequence[PartitionGroup], clock: Sourc
     return moment and min(moment, stage.pull.started_at)
 
 
+def _first_unproven(extract: Extract, read_until: datetime) -> datetime | None:
+    """Return when the unproven row changed that changed first, at the latest `read_until`.
+
+    None if there is no such row, or if the time of one of them is not known.
+    """
+    stage, moment = extract.stage, extract.entity.table.moment
+    if moment is None:
+        return None
+    time, plan = sql.Identifier(moment), stage.plan
+    conditions = [sql.SQL("bool_and({} IS NOT NULL)").format(time)]
+    for part, each in extract.parts:
+        of_record = extract.belongs_to_record(part, "p", "w")
+        conditions.append(sql.SQL(RECORDS_PLANNED).format(part=each.plan, plan=plan, of_record=of_record))
+    query = sql.SQL("SELECT min({}) FROM {} WHERE _status = 'unproven' HAVING {}")
+    found = stage.conn.execute(query.format(time, plan, sql.SQL(" AND ").join(conditions)))
+    return next((min(first, read_until) for (first,) in found), None)
+
+
 def _later(before: datetime | None, read_until: datetime | None) -> datetime | None:
     """Return the later of two watermarks, as a watermark never moves back. It is not later than our own clock."""
     latest = max((time for time in (before, read_until) if time), default=None)
@@ -112,3 +144,9 @@ def newest_version(stage: Stage) -> int | None:
         return None
     query = sql.SQL("SELECT max({}) FROM {}").format(sql.Identifier(table.version), table.sql)
     return stage.conn.execute(query).fetchone()[0]
+
+
+# Of a nested row alone no time of change is known.
+RECORDS_PLANNED = """
+NOT EXISTS (SELECT FROM {part} p WHERE _status = 'unproven' AND NOT EXISTS (SELECT FROM {plan} w WHERE {of_record}))
+"""
