@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from include.sources.mirror import scan, sync
+from include.sources.mirror import extract, watermarks
 from include.sources.tekmetric.lists import day_of
 from include.sources.tekmetric.shops import Shop
 from tests.contract.account import Run
@@ -37,7 +37,7 @@ def clock(offset: timedelta) -> type[datetime]:
 @pytest.mark.drill("clock-off")
 @pytest.mark.parametrize("minutes", [-10, 10])
 def test_our_clock_is_ten_minutes_off(filled: Run, conn, monkeypatch, minutes):
-    for module in (sync, scan):
+    for module in (extract, watermarks):
         monkeypatch.setattr(module, "datetime", clock(timedelta(minutes=minutes)))
     for _ in range(2):
         filled.account.change()
