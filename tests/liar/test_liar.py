@@ -7,7 +7,8 @@ from stack.settings import SIMULATORS
 from tests.liar.play import play
 from tests.liar.stage import STAGED, UNSTAGED
 
-HANDFULS, RUNS = 10, 10
+# Each process that plays some of a source's runs opens its stage, which takes as long as twenty of them.
+HANDFULS, RUNS = 2, 50
 
 
 @pytest.mark.parametrize("source", REGISTRY)
