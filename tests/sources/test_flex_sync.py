@@ -422,9 +422,13 @@ class TestUnproven:
         assert overdue == [0, 3]
 
     def aged(self, agency: Agency, change: str, tried: str) -> None:
-        """The crew has changed so long ago, and the last try was so long ago."""
+        """The crew has changed so long ago, and the last try was so long ago; it was in step days before."""
         agency.conn.execute("UPDATE flex.job_change SET changed_at = now() - %s::interval", [change])
-        agency.conn.execute("UPDATE flex.flex_sync_log SET created_at = now() - %s::interval", [tried])
+        agency.conn.execute(
+            "UPDATE flex.flex_sync_log SET created_at = now() - CASE summary ->> 'state' WHEN 'done' THEN '10 days'"
+            " ELSE %s END::interval",
+            [tried],
+        )
 
     def requests(self, agency: Agency, **params) -> int:
         agency.control.reset_counters()
@@ -469,6 +473,54 @@ class TestUnproven:
         self.aged(synced, "8 hours", "30 minutes")
         synced.sync(job_id=str(booked.job))
         assert (self.remembered(synced), len(synced.crew(booked))) == ([], 3)
+
+    def test_crew_call_that_came_in_step_meanwhile_is_not_told_as_left(self, synced):
+        """Its job still has a change that waits, since the other crew call of the job is not in step."""
+        lights = synced.book("lights")
+        sound = synced.book("sound", job=lights.job)
+        synced.hire(lights), synced.hire(sound)
+        for crew_call in (lights, sound):
+            synced.fault("status", f"line-item/{crew_call.element}/add-resource/*", "POST", times=None, status=400)
+        self.requests(synced)
+        self.aged(synced, "8 hours", "30 minutes")
+        synced.control.clear()
+        synced.fault("status", f"line-item/{sound.element}/add-resource/*", "POST", times=None, status=400)
+        with pytest.raises(SyncFailed, match="1 of 2"):
+            synced.sync(job_id=str(lights.job))
+        with pytest.raises(SyncFailed, match="1 of 2") as failed:
+            synced.sync()
+        assert str(lights.element) not in str(failed.value)
+
+    def test_line_whose_crew_call_is_no_longer_ours_is_asked_for_once_an_hour(self, synced):
+        booked = synced.book()
+        synced.hire(booked)
+        synced.sync()
+        synced.conn.execute("DELETE FROM flex.flex_crew_calls WHERE id = %s", [booked.call])
+        synced.fault("status", f"line-item/{booked.element}/row-data", times=None, status=404)
+        assert self.requests(synced) > 0
+        self.aged(synced, "8 hours", "30 minutes")
+        assert self.requests(synced) == 0
+        self.aged(synced, "8 hours", "61 minutes")
+        assert self.requests(synced) > 0
+
+    def test_crew_call_that_was_in_step_lately_is_asked_for_again(self, synced):
+        """Its job has waited for long, because of the other crew call of the job."""
+        lights = synced.book("lights")
+        sound = synced.book("sound", job=lights.job)
+        synced.hire(lights)
+        refused = ("status", f"line-item/{lights.element}/add-resource/*", "POST")
+        synced.fault(*refused, times=None, status=400)
+        self.requests(synced)
+        self.aged(synced, "8 hours", "61 minutes")
+        self.requests(synced)
+        synced.fault("status", f"line-item/{sound.element}/row-data", times=None, status=404)
+        with pytest.raises(SyncFailed, match=f"{sound.element} could not be read"):
+            synced.sync()
+        synced.control.clear()
+        synced.fault(*refused, times=None, status=400)
+        with pytest.raises(SyncFailed, match="1 of 2") as failed:
+            synced.sync()
+        assert str(sound.element) not in str(failed.value)
 
 
 class TestTurns:

@@ -100,6 +100,7 @@ def _summary(report: Report, call_id: UUID | None, events: Collection[Event]) ->
     of_call = [each for each in (crew.desired if crew else ()) if each.member.crew_call_id == call_id]
     rows = [row for row in (crew.rows if crew else ()) if row.member.crew_call_id == call_id]
     return {
+        "element": str(report.element_id),
         "state": report.state,
         "answered": report.answered,
         **_counted(events),

@@ -82,13 +82,19 @@ ON CONFLICT (source, entity, key) DO UPDATE SET why = excluded.why, last_look = 
 # Crew calls that have not come in step for an hour, and were tried within the last one: each try takes up to nine
 # requests of a quota that all share. Not if the crew has changed since, nor if Flex did not answer.
 RESTING = """
-SELECT DISTINCT ON (c.flex_element_id) c.flex_element_id, l.summary ->> 'state', l.summary -> 'errors' ->> 0
-FROM flex.flex_crew_calls c JOIN flex.flex_sync_log l ON l.job_id = c.job_id AND l.department = c.department
-WHERE l.created_at > clock_timestamp() - interval '1 hour'
-  AND l.summary ->> 'state' IN ('unreadable', 'failed', 'waiting') AND l.summary ->> 'answered' = 'true'
-  AND (SELECT min(w.changed_at) < l.created_at - interval '1 hour' AND max(w.changed_at) < l.created_at
-    FROM flex.job_change w JOIN flex.flex_crew_calls o USING (job_id) WHERE o.flex_element_id = c.flex_element_id)
-ORDER BY c.flex_element_id, l.created_at DESC
+SELECT flex_element_id, newest ->> 'state', newest -> 'errors' ->> 0
+FROM (
+  SELECT (summary ->> 'element')::uuid AS flex_element_id, max(created_at) AS tried,
+    (array_agg(summary ORDER BY created_at DESC))[1] AS newest, bool_or(summary ->> 'state' = 'done') AS was_in_step
+  FROM flex.flex_sync_log WHERE created_at > clock_timestamp() - interval '1 hour' GROUP BY 1
+) tries
+WHERE NOT was_in_step AND newest ->> 'answered' = 'true'
+  AND newest ->> 'state' IN ('unreadable', 'failed', 'waiting')
+  AND (SELECT min(w.changed_at) < tried - interval '1 hour' AND max(w.changed_at) < tried
+    FROM flex.job_change w JOIN (
+      SELECT flex_element_id, job_id FROM flex.flex_crew_calls
+      UNION ALL SELECT flex_element_id, job_id FROM flex.owned_line WHERE gone_at IS NULL
+    ) e USING (job_id) WHERE e.flex_element_id = tries.flex_element_id)
 """
 
 # What a scan could not prove by both lists is not proven by the rows alone, with which a sync of a crew call in step is
