@@ -74,7 +74,8 @@ def chosen(parts: Sequence[EntityScope], scans: Sequence[Scan], entity: str | No
     scope `all`, else the first.
     """
     worst = worst_verdict(scan.verdict for scan in scans)
-    judged_worst = {(scan.entity, scan.scope) for scan in scans if scan.verdict == worst != Verdict.PASS}
+    is_bad = worst not in (None, Verdict.PASS)
+    judged_worst = {(scan.entity, scan.scope) for scan in scans if is_bad and scan.verdict == worst}
     candidates = [
         *(part for part in parts if (part.entity, part.scope) == (entity, scope)),
         *(part for part in parts if (part.entity, part.scope) in judged_worst),

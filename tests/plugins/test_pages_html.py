@@ -1078,6 +1078,9 @@ def test_worst_part_is_shown_unless_another_is_asked_for():
     assert summaries.chosen(parts, [SCAN], "customers", "all") == parts[0]
     assert summaries.chosen(parts, [replace(SCAN, verdict=Verdict.PASS)], None, "all") == parts[0]
     assert summaries.chosen([], [], "customers", "all") is None
+    of_pages = EntityScope("customers", "pages 1 to 2", 2, AT)
+    unjudged = replace(SCAN, entity="customers", scope=of_pages.scope, verdict=None)
+    assert summaries.chosen([of_pages, *parts], [unjudged], None, "all") == parts[0]
 
 
 def test_worst_metric_is_shown_first():
