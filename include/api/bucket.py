@@ -105,8 +105,13 @@ class Listing:
 
 
 def _position(after: str) -> dict[str, str]:
-    """Return the place after a key as JSON that Postgres can keep: a key may hold a NUL, so it is percent-encoded."""
-    return {"after": quote(after)}
+    """Return the place after a key as JSON that Postgres can keep: a key with a NUL is percent-encoded."""
+    return {"encoded": quote(after)} if "\0" in after else {"after": after}
+
+
+def _after(position: Mapping[str, str]) -> str:
+    """Return the key that a position stands after; empty at the start."""
+    return unquote(position["encoded"]) if "encoded" in position else position.get("after", "")
 
 
 def client_config(workers: int) -> Config:
@@ -270,7 +275,7 @@ class Bucket:
             running: dict[Future[ObjectPage], int] = {}
 
             def fetch(index: int, position: dict) -> None:
-                running[threads.submit(self._page_after, unquote(position["after"]), size)] = index
+                running[threads.submit(self._page_after, _after(position), size)] = index
 
             for start in islice(waiting, workers):
                 fetch(*start)
@@ -284,7 +289,7 @@ class Bucket:
 
     def _list_chain(self, ranges: int, position: Mapping[str, str], size: int) -> Iterator[Listing]:
         """Yield the whole bucket by the store's tokens, each key once, even if the store begins again on the way."""
-        after, token, restarts = unquote(position.get("after", "")), position.get("token"), 0
+        after, token, restarts = _after(position), position.get("token"), 0
         last = after
         while True:
             page = self._page(size, **({"ContinuationToken": token} if token else {}))

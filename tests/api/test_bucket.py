@@ -349,6 +349,12 @@ def test_goes_on_after_a_key_that_postgres_cannot_keep(store, bucket, faults):
         assert [key for listing in rest for key in listing.keys] == keys[seen:]
 
 
+def test_goes_on_where_an_earlier_version_was_cut_off(store, bucket):
+    """It kept keys as they are."""
+    store.control.put(["a%41", "a1", "aA", "aB"])
+    assert everything(bucket, positions={0: {"after": "a%41"}}) == ["a1", "aA", "aB"]
+
+
 def test_no_tree_is_built_of_a_usual_page(store, bucket, monkeypatch):
     store.control.put(["a", "b"])
     assert bucket.honours_start_after
