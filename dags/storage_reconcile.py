@@ -23,8 +23,8 @@ left alone and named in `confidence.unproven`; the others are repaired. An image
 once, so that it is asked again. If more than 10 % of the images (of a small table more than half) are not proven, the
 scan is no evidence and fails.
 
-**Leaves alone:** images changed within the last 15 minutes, images in processing (counted as missing), images in error
-that no run has marked, deleted images, and all that is not proven.
+**Leaves alone:** images changed within the last 15 minutes or during the scan, images in processing (counted as
+missing), images in error that no run has marked, deleted images, and all that is not proven.
 
 **The result** is the XCom `result` of `report`, and one line of JSON in its log.
 
