@@ -56,8 +56,8 @@ SELECT DISTINCT flex_element_id FROM (
 ) e WHERE NOT EXISTS (
   SELECT FROM flex.flex_sync_log l
   WHERE l.job_id = e.job_id AND l.department = e.department AND l.summary ->> 'state' = 'done'
-    AND l.created_at > coalesce((
-      SELECT max(finished_at) FROM confidence.sync_log WHERE source = %s AND kind = 'rollback'), '-infinity'))
+    AND (l.summary ->> 'sync_id')::bigint > coalesce((
+      SELECT max(sync_id) FROM confidence.sync_log WHERE source = %s AND kind = 'rollback'), 0))
 """
 
 # Elements that are not in step are synced again by the next sync, even if nobody changes them.
