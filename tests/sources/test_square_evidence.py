@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from include.api.errors import ApiError, TryLater
+from include.api.errors import ApiError, NotFound, TryLater
 from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation
 from include.sources.base import IntegrityFailed, SyncFailed, entity_of
@@ -471,6 +471,23 @@ class TestFallenVariations:
             assert mine <= set(rows(conn, VARIATIONS))
             assert doubts(conn, ITEMS).keys() == {item}
             assert plan(scanned(lied_to, ITEMS)) == (1, 0, 0)
+
+    def test_whose_item_is_gone_are_no_doubt_for_good(self, seller, conn, item):
+        """The scan asks for the item and finds that it is gone, so the repair has nothing to add."""
+        conn.execute("DELETE FROM square.catalog_items WHERE id = %s", [item])
+
+        def gone(request, data):
+            if request.path.endswith(item):
+                raise NotFound(f"{request}: 404")
+            if "objects" not in data:
+                return data
+            return {**data, "objects": [row for row in data["objects"] if row["id"] != item]}
+
+        with twisted(seller.context, gone) as context:
+            asked = replace(seller, context=context)
+            repaired(asked, *[scanned(asked, entity.name) for entity in SOURCE.entities])
+        assert self.variations(conn, item)
+        assert doubts(conn, ITEMS) == {}
 
     @pytest.mark.parametrize("batch", [Fault("status", BATCH, status=503), Fault("no_rows", BATCH)])
     def test_are_unproven_where_their_item_is_unknown(self, seller, conn, item, batch):
