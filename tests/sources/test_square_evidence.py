@@ -395,6 +395,25 @@ class TestCounts:
             repaired(seller, summary)
             assert rows(conn, "inventory_counts") == truth
 
+    def test_false_count_is_not_kept_because_the_list_leaves_its_series_out(self, seller, conn, count):
+        """Its own address shows an older count, so the series has not ended."""
+        variation, place, state = count.split(":")
+        seller.control.advance(30 * 24 * 3600)
+        conn.execute(
+            "UPDATE square.inventory_counts SET calculated_at = %s"
+            " WHERE (catalog_object_id, location_id, state) = (%s, %s, %s)",
+            [moment(seller) - timedelta(hours=30), variation, place, state],
+        )
+
+        def hide(request, data):
+            if "catalog_object_ids" in request.body:
+                return data
+            return {**data, "counts": [row for row in data["counts"] if row["catalog_object_id"] != variation]}
+
+        with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
+            summary = scanned(replace(seller, context=context), "inventory_counts")
+        assert (plan(summary), summary.accounts["inventory_counts"].unproven) == (NOTHING, 1)
+
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""
         before = len(rows(conn, "inventory_counts"))
