@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from include.api.errors import ApiError, TryLater
+from include.api.errors import ApiError, NotFound, TryLater
 from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation
 from include.sources.base import IntegrityFailed, SyncFailed, entity_of
@@ -395,6 +395,25 @@ class TestCounts:
             repaired(seller, summary)
             assert rows(conn, "inventory_counts") == truth
 
+    def test_false_count_is_not_kept_because_the_list_leaves_its_series_out(self, seller, conn, count):
+        """Its own address shows an older count, so the series has not ended."""
+        variation, place, state = count.split(":")
+        seller.control.advance(30 * 24 * 3600)
+        conn.execute(
+            "UPDATE square.inventory_counts SET calculated_at = %s"
+            " WHERE (catalog_object_id, location_id, state) = (%s, %s, %s)",
+            [moment(seller) - timedelta(hours=30), variation, place, state],
+        )
+
+        def hide(request, data):
+            if "catalog_object_ids" in request.body:
+                return data
+            return {**data, "counts": [row for row in data["counts"] if row["catalog_object_id"] != variation]}
+
+        with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
+            summary = scanned(replace(seller, context=context), "inventory_counts")
+        assert (plan(summary), summary.accounts["inventory_counts"].unproven) == (NOTHING, 1)
+
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""
         before = len(rows(conn, "inventory_counts"))
@@ -471,6 +490,23 @@ class TestFallenVariations:
             assert mine <= set(rows(conn, VARIATIONS))
             assert doubts(conn, ITEMS).keys() == {item}
             assert plan(scanned(lied_to, ITEMS)) == (1, 0, 0)
+
+    def test_whose_item_is_gone_are_no_doubt_for_good(self, seller, conn, item):
+        """The scan asks for the item and finds that it is gone, so the repair has nothing to add."""
+        conn.execute("DELETE FROM square.catalog_items WHERE id = %s", [item])
+
+        def gone(request, data):
+            if request.path.endswith(item):
+                raise NotFound(f"{request}: 404")
+            if "objects" not in data:
+                return data
+            return {**data, "objects": [row for row in data["objects"] if row["id"] != item]}
+
+        with twisted(seller.context, gone) as context:
+            asked = replace(seller, context=context)
+            repaired(asked, *[scanned(asked, entity.name) for entity in SOURCE.entities])
+        assert self.variations(conn, item)
+        assert doubts(conn, ITEMS) == {}
 
     @pytest.mark.parametrize("batch", [Fault("status", BATCH, status=503), Fault("no_rows", BATCH)])
     def test_are_unproven_where_their_item_is_unknown(self, seller, conn, item, batch):

@@ -9,6 +9,7 @@ import pytest
 from include.confidence import unproven
 from include.simulators.square import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
@@ -120,6 +121,24 @@ def test_first_load_ends_although_rows_stay_unproven(seller, conn):
     assert (summary.plan.rows, summary.incomplete) == (0, "")
     found = {doubt.key[0] for doubt in unproven.of(conn, SOURCE.name, "orders")}
     assert found == {one["id"], other["id"]}
+
+
+def test_first_load_does_not_pass_a_record_with_an_unproven_row(synced, conn, monkeypatch):
+    """The line is unproven, its order is not: the watermark doesn't pass the order either."""
+    lines = {id_: synced.control.row("orders", id_).get("line_items", []) for id_ in synced.control.ids("orders")}
+    order, other = [id_ for id_, of_order in lines.items() if len(of_order) > 1][:2]
+    synced.control.mutate(Mutation("update", "orders", order, {"line_items": lines[order][1:]}))
+    synced.control.advance(3600)
+    synced.control.mutate(Mutation("update", "orders", other, {"reference_id": "later"}))
+    moments = {id_: datetime.fromisoformat(synced.control.row("orders", id_)["updated_at"]) for id_ in (order, other)}
+    assert moments[order] < moments[other]
+    conn.execute("UPDATE square.orders SET updated_at = %s WHERE id = %s", [moments[other], other])
+    conn.execute("DELETE FROM confidence.sync_state WHERE entity = 'orders'")
+    monkeypatch.setattr(second_look, "SECOND_LOOKS", 0)
+    with pytest.raises(SyncFailed, match="not proven and were not written"):
+        sync_entities(synced.context)
+    watermark = sync_log.oldest_watermark(conn, SOURCE.name, "orders")
+    assert watermark is None or watermark <= moments[order]
 
 
 def test_closed_location_has_its_orders_and_payments(seller, conn):

@@ -30,7 +30,7 @@ class Look:
     - `tombstone`: an own address answered without a row: the record is deleted, or the parent has no such rows
     - `unknown`: why the look-up proved nothing; empty if it did
     - `needs_person`: asking again would give the same, until a person acts
-    - `no_list`: it is unknown because there is no list at its address, so its parent may be gone
+    - `no_list`: there is no list at its address. It is unknown, unless the parent is gone too
     """
 
     rows: tuple[Row, ...] = ()
@@ -47,7 +47,7 @@ class Look:
 
 def not_there(lookup: Lookup, look: Look) -> bool:
     """Return whether the address of the record, or of its parent, does not exist."""
-    return lookup.own and not (look.shows_record or look.unknown)
+    return not look.unknown and (look.no_list or (lookup.own and not look.shows_record))
 
 
 def names(value: Any, *path: str) -> Callable[[Any], None]:
@@ -115,7 +115,7 @@ def look_up_or_parent(
         else:
             yield value, look
     gone = deleted_parents(context, entity, without_list) if without_list else ()
-    yield from ((value, Look() if value in gone else look) for value, look in without_list.items())
+    yield from ((value, Look(no_list=True) if value in gone else look) for value, look in without_list.items())
 
 
 def deleted_parents(context: MirrorContext, child: Child, keys: Iterable[tuple]) -> set[tuple]:

@@ -51,6 +51,7 @@ def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]
     try:
         with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
             known = {summary.entity: _partitions(context, summary.entity) for summary in summaries}
+            lacking = {summary.entity: _rows_depended_on(context, summary.entity) for summary in summaries}
             for summary in summaries:
                 for table in entity_of(source, summary.entity).tables:
                     counts[table.name] = Counts.of(apply_plan(conn, table, _plan(context, table), sync_id))
@@ -61,7 +62,8 @@ def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]
             for summary in summaries:
                 new = _partitions(context, summary.entity) - known[summary.entity]
                 _mark_unscanned_partitions(context, summary, new)
-                _mark_rows_depended_on(context, entity_of(source, summary.entity))
+                needed = _rows_depended_on(context, summary.entity) - lacking[summary.entity]
+                _mark_rows_depended_on(context, summary, needed)
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
         raise
@@ -158,15 +160,29 @@ def _mark_unscanned_partitions(context: MirrorContext, summary: ForensicSummary,
         unproven.add(context.conn, context.source.name, summary.entity, context.run, doubts)
 
 
-def _mark_rows_depended_on(context: MirrorContext, entity: Entity) -> None:
-    """Make rows of another entity unproven that the repaired copy lacks, although its live rows depend on them."""
+def _rows_depended_on(context: MirrorContext, name: str) -> set[tuple]:
+    """Return the keys of another entity's rows that the copy lacks, although live rows of the named entity need them.
+
+    They would be deleted with them.
+    """
+    entity = entity_of(context.source, name)
     if entity.cascade is None:
-        return
+        return set()
     other = entity_of(context.source, entity.cascade.entity)
-    why = f"{entity.name} that depend on it are there, and no list shows it. The next scan looks it up"
-    doubts = [Doubt(key, why) for key in context.conn.execute(rows_depended_on(entity, other.table)).fetchall()]
-    if doubts:
-        unproven.add(context.conn, context.source.name, other.name, context.run, doubts)
+    return set(context.conn.execute(rows_depended_on(entity, other.table)).fetchall())
+
+
+def _mark_rows_depended_on(context: MirrorContext, summary: ForensicSummary, new: set[tuple]) -> None:
+    """Make the `new` rows of `_rows_depended_on` unproven. New: lacking only since the repair.
+
+    The others are no news: their own scan has looked them up.
+    """
+    if not new:
+        return
+    cascade = entity_of(context.source, summary.entity).cascade
+    why = f"{summary.entity} that depend on it are there, and no list shows it. The next scan looks it up"
+    doubts = [Doubt(key, why) for key in sorted(new)]
+    unproven.add(context.conn, context.source.name, cascade.entity, context.run, doubts)
 
 
 def _plan(context: MirrorContext, table: Table) -> sql.Identifier:

@@ -15,6 +15,7 @@ from include.sources.mirror.entity import Discovered, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there
 from include.sources.mirror.planning import replace_record
+from include.sources.mirror.series import is_hidden_series
 from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of
 from include.warehouse import compare
 from include.warehouse.sql_fragments import are, identifiers, key_array
@@ -29,6 +30,7 @@ SECOND_READINGS = 100
 # The least number of requests from which on no answer at all is a sign of a failure.
 MANY = 10
 PARENT_LISTED = "its parent is not at its own address, but the parents' list shows it"
+SERIES_HIDDEN = "its list shows no row of its series, but another address shows one that is not this one"
 BUDGET_SPENT = "the budget of second looks was spent before its turn"
 NO_VALUES = "nothing is known by which it could be asked for"
 
@@ -193,7 +195,7 @@ def _settle_absent(context: MirrorContext, extract: Extract, absent: Sequence[Su
 
 
 def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Mapping[tuple, datetime]) -> bool:
-    """Settle a suspect, unless the look does not show it. Return whether it is settled.
+    """Settle a suspect, unless the look shows neither it nor its hidden series. Return whether it is settled.
 
     If the look shows the row, it replaces the staged one, and the two have to agree. `listed_in`: the newest versions
     of records that could not be read with their lists.
@@ -204,7 +206,9 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Map
         _settle_unproven(extract, suspect, look.unknown or "a row without a usable id came in its place")
         return True
     if suspect.key not in rows:
-        return False
+        if hidden := is_hidden_series(extract, suspect.key, rows):
+            _settle_unproven(extract, suspect, SERIES_HIDDEN)
+        return hidden
     if is_older(extract.entity, rows[suspect.key], listed_in.get(suspect.key)):
         _settle_unproven(extract, suspect, OLDER_THAN_LISTED)
         return True

@@ -1,10 +1,12 @@
 """The series of a history: rows whose keys differ in their version alone, of which a list shows the newest."""
 
+from collections.abc import Collection
+
 from psycopg import sql
 
 from include.sources.mirror.extract import Extract
 from include.warehouse import row_conditions
-from include.warehouse.sql_fragments import same_key
+from include.warehouse.sql_fragments import are, same_key
 from include.warehouse.table import Table
 
 
@@ -39,6 +41,23 @@ def keep_ended_series(extract: Extract) -> None:
     )
     series = _series(extract.entity.table)
     extract.stage.conn.execute(query.format(extract.stage.plan, extract.stage.sql, same_key(series, "s", "p")))
+
+
+def is_hidden_series(extract: Extract, key: tuple, shown: Collection[tuple]) -> bool:
+    """Return whether a list shows no row of this row's series, although an address does. False if it is no history.
+
+    Then the series has not ended, and the list can't tell which of its rows is the newest.
+
+    `shown`: the keys of the rows that the address shows
+    """
+    table = extract.entity.table
+    series = _series(table)
+    if not extract.entity.history or series == table.key:
+        return False
+    places = [table.key.index(name) for name in series]
+    own, *others = (tuple(each[place] for place in places) for each in (key, *shown))
+    query = sql.SQL("SELECT FROM {} WHERE {} LIMIT 1").format(extract.stage.sql, are(series, own))
+    return own in others and extract.stage.conn.execute(query).fetchone() is None
 
 
 def _series(table: Table) -> tuple[str, ...]:

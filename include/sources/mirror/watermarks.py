@@ -125,7 +125,7 @@ def _first_unproven(extract: Extract, read_until: datetime) -> datetime | None:
     conditions = [sql.SQL("bool_and({} IS NOT NULL)").format(time)]
     for part, each in extract.parts:
         of_record = extract.belongs_to_record(part, "p", "w")
-        conditions.append(sql.SQL(RECORDS_PLANNED).format(part=each.plan, plan=plan, of_record=of_record))
+        conditions.append(sql.SQL(RECORDS_UNPROVEN).format(part=each.plan, plan=plan, of_record=of_record))
     query = sql.SQL("SELECT min({}) FROM {} WHERE _status = 'unproven' HAVING {}")
     found = stage.conn.execute(query.format(time, plan, sql.SQL(" AND ").join(conditions)))
     return next((min(first, read_until) for (first,) in found), None)
@@ -146,7 +146,8 @@ def newest_version(stage: Stage) -> int | None:
     return stage.conn.execute(query).fetchone()[0]
 
 
-# Of a nested row alone no time of change is known.
-RECORDS_PLANNED = """
-NOT EXISTS (SELECT FROM {part} p WHERE _status = 'unproven' AND NOT EXISTS (SELECT FROM {plan} w WHERE {of_record}))
+# A nested row has no time of change of its own: that of its record counts only if the record is unproven too.
+RECORDS_UNPROVEN = """
+NOT EXISTS (SELECT FROM {part} p WHERE p._status = 'unproven' AND NOT EXISTS (
+  SELECT FROM {plan} w WHERE {of_record} AND w._status = 'unproven'))
 """
