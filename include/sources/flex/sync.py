@@ -239,8 +239,8 @@ def _resting(conn: Connection, elements: Collection[UUID]) -> dict[UUID, Report]
             element_id,
             state,
             problems=(
-                f"element {element_id} was not asked for, since it has not been in step for long: {why.rstrip('.')}. It"
-                " is asked for once an hour; to ask at once, run flex_sync with its job_id",
+                f"element {element_id} was not read this time, as it has been out of step for over an hour:"
+                f" {why.rstrip('.')}. It is read once an hour; to read it at once, run flex_sync with its job_id",
             ),
         )
         for element_id, state, why in conn.execute(RESTING).fetchall()
@@ -302,6 +302,6 @@ def _failures(reports: Collection[Report], problems: Sequence[str], elements: in
     more = f"; and {len(problems) - EXAMPLES} more" if len(problems) > EXAMPLES else ""
     return (
         f"{failed} of {elements} crew calls are not in step: {'; '.join(problems[:EXAMPLES])}{more}."
-        " The next sync tries them again, those that were not asked for once an hour. What is refused or uncertain has"
-        " to be mended first"
+        " The next sync tries them again; those that were not read this time are tried once an hour. What is refused"
+        " or uncertain has to be mended first"
     )

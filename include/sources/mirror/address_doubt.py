@@ -42,7 +42,7 @@ def address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, plac
 def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
     """Return whether an empty list is true: the rows of the copy that changed last are gone at their own addresses."""
     entity, moment = extract.entity, extract.entity.table.moment
-    query = sql.SQL("SELECT {} FROM {} t WHERE deleted_at IS NULL ORDER BY {} DESC LIMIT {}").format(
+    query = sql.SQL("SELECT {} FROM {} t WHERE deleted_at IS NULL ORDER BY {} DESC NULLS LAST LIMIT {}").format(
         identifiers(entity.lookup.by), entity.table.sql, sql.Identifier(moment), sql.Literal(KNOWN_ROWS)
     )
     newest = context.conn.execute(query).fetchall()

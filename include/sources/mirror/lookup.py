@@ -41,7 +41,7 @@ class Look:
 
     @property
     def shows_record(self) -> bool:
-        """Whether the address has shown a record, be it as deleted."""
+        """Whether the address has shown a record, also one that is deleted."""
         return bool(self.rows) or self.tombstone
 
 

@@ -17,9 +17,10 @@ from include.sources.base import Check, entity_of
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Discovered, Entity, MirrorContext
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.implicit_deletes import newly_deleted_implicitly, rows_depended_on
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions, state_partitions
-from include.sources.mirror.planning import newly_deleted_implicitly, plan_nested_rows, rows_depended_on
+from include.sources.mirror.planning import plan_nested_rows
 from include.sources.mirror.watermarks import source_time
 from include.warehouse import compare, fence, row_conditions, sync_log
 from include.warehouse.merge import apply_plan
@@ -175,12 +176,15 @@ def _rows_depended_on(context: MirrorContext, name: str) -> set[tuple]:
 def _mark_rows_depended_on(context: MirrorContext, summary: ForensicSummary, new: set[tuple]) -> None:
     """Make the `new` rows of `_rows_depended_on` unproven. New: lacking only since the repair.
 
-    The others are no news: their own scan has looked them up.
+    The scan of their entity has looked up the others already.
     """
     if not new:
         return
     cascade = entity_of(context.source, summary.entity).cascade
-    why = f"{summary.entity} that depend on it are there, and no list shows it. The next scan looks it up"
+    why = (
+        f"{summary.entity} that depend on it are in the copy, but it is not, and no list shows it. The next scan looks"
+        " it up"
+    )
     doubts = [Doubt(key, why) for key in sorted(new)]
     unproven.add(context.conn, context.source.name, cascade.entity, context.run, doubts)
 

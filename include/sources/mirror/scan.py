@@ -18,13 +18,15 @@ from include.sources.mirror.entity import Child, Entity, MirrorContext
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.evidence import in_scope, keep_plan, remember_unproven
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.implicit_deletes import (
+    doubt_implied_deletes,
+    mark_unknown_deletes,
+    suspect_rows_depended_on,
+)
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import (
-    doubt_implied_deletes,
     doubt_lagging_source,
-    mark_unknown_deletes,
     plan_nested_rows,
-    suspect_rows_depended_on,
 )
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan_summary import summarize
