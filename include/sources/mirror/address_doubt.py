@@ -1,11 +1,14 @@
 """Whether an address that finds nothing is believed: it may be out of order, or the token may be another account's."""
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
 from include.sources.mirror.entity import Child, Entity, Lookup, MirrorContext
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.warehouse.sql_fragments import identifiers, same_key
+from include.warehouse.table import Table
 
 # The number of rows that tell whether an address finds anything at all.
 KNOWN_ROWS = 3
@@ -32,7 +35,7 @@ def address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, plac
     not see this partition any more. If the copy has none either, the address is believed.
     """
     known = _known_rows(extract, lookup, place)
-    if any(look.shows_record for _, look in look_up(context, extract.entity.table, lookup, known)):
+    if _shows_one(context, extract.entity.table, lookup, known):
         return ""
     if known and lookup.by == extract.entity.table.key:
         return NOTHING_FOUND
@@ -87,10 +90,15 @@ def _finds_another_entity(context: MirrorContext, extract: Extract, place: objec
             identifiers(other.lookup.by, "t"), other.table.sql, _is_there(other, place), sql.Literal(KNOWN_ROWS)
         )
         rows = context.conn.execute(query).fetchall()
-        if any(look.shows_record for _, look in look_up(context, other.table, other.lookup, rows)):
+        if _shows_one(context, other.table, other.lookup, rows):
             return True
         tried = tried or bool(rows)
     return not tried
+
+
+def _shows_one(context: MirrorContext, table: Table, lookup: Lookup, rows: Sequence[tuple]) -> bool:
+    """Return whether the address shows one of these rows. It is asked for one after the other, until one is shown."""
+    return any(look.shows_record for row in rows for _, look in look_up(context, table, lookup, [row]))
 
 
 def _is_there(entity: Entity, place: object) -> sql.Composable:
