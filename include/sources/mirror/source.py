@@ -72,11 +72,7 @@ class Mirror:
                 f"the base_path of {self.name}, {self.base_path!r}, begins with / and doesn't end with one"
             )
         names = [entity.name for entity in self.entities]
-        wanted = {need.entity for entity in self.entities for need in entity.needs}
-        wanted |= {child.parent for child in self.entities if isinstance(child, Child)}
-        wanted |= {entity.partitions.listed_by for entity in self.entities if entity.partitions}
-        wanted |= {entity.cascade.entity for entity in self.entities if entity.cascade}
-        unknown = sorted(filter(None, wanted - set(names)))
+        unknown = sorted(frozenset[str]().union(*(entity.refers_to for entity in self.entities)) - set(names))
         if unknown:
             raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name")
         if len(set(names)) < len(names):
@@ -85,8 +81,8 @@ class Mirror:
             if isinstance(child, Child):
                 _require_parent(child, entity_of(self, child.parent))
         for entity in self.entities:
-            for need in entity.needs:
-                _require_same_type(entity, need.by, entity_of(self, need.entity))
+            for each in (*entity.needs, *entity.implied):
+                _require_same_type(entity, each.by, entity_of(self, each.entity))
         tables = [table for entity in self.entities for table in entity.tables]
         tables += [derived.table for derived in self.derived]
         if astray := [table.full_name for table in tables if table.schema != self.name]:
