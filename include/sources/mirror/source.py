@@ -82,7 +82,7 @@ class Mirror:
                 _require_parent(child, entity_of(self, child.parent))
         for entity in self.entities:
             for each in (*entity.needs, *entity.implied):
-                _require_same_type(entity, each.by, entity_of(self, each.entity))
+                _require_key_of(entity, each.by, entity_of(self, each.entity))
         tables = [table for entity in self.entities for table in entity.tables]
         tables += [derived.table for derived in self.derived]
         if astray := [table.full_name for table in tables if table.schema != self.name]:
@@ -177,15 +177,14 @@ def _require_parent(child: Child, parent: Entity) -> None:
     """Raise ValueError unless the entity can be the parent of these children."""
     if isinstance(parent, Child):
         raise ValueError(f"{child.name} names {parent.name} as its parent, which has a parent itself")
-    if len(child.lookup.by) != len(parent.table.key):
-        raise ValueError(f"{child.name} doesn't name the key of {parent.name} by {', '.join(child.lookup.by)}")
-    _require_same_type(child, child.lookup.by, parent)
 
 
-def _require_same_type(entity: Entity, by: Sequence[str], other: Entity) -> None:
-    """Raise ValueError if one of the columns `by` is text and the other entity's key a number, or the reverse."""
+def _require_key_of(entity: Entity, by: Sequence[str], other: Entity) -> None:
+    """Raise ValueError unless the columns `by` can have the other entity's key: as many columns, of the same types."""
+    if len(by) != len(other.table.key):
+        raise ValueError(f"{entity.name} doesn't name the key of {other.name} by {', '.join(by)}")
     readers = [{column.name: column.read for column in each.table.columns} for each in (entity, other)]
-    for name, key in zip(by, other.table.key, strict=False):
+    for name, key in zip(by, other.table.key, strict=True):
         if {_kind(readers[0][name]), _kind(readers[1][key])} == {"text", "number"}:
             raise ValueError(
                 f"{entity.name}.{name} is {_kind(readers[0][name])} and names {other.name}.{key}, which is"
