@@ -49,11 +49,15 @@ def _read_brief_again_if_short(extract: Extract, listing: Listing, number: int) 
 
     Its records come and go while it is read, so each reading counts by itself. What stays short is unseen, and marks
     the partition of a sync as short.
+
+    A sync does not mark a list with a limit that reaches back far enough: its total may count what is beyond the limit.
+    Nothing is lost by that. Such a list has no filter for changes, so a sync reads a record that was left out as soon
+    as the list shows it. Scans count what the list never shows as unseen.
     """
     state = extract.list_state(number)
     readings, promised = state.get("readings", 1), state.get("promised") or 0
     shortage = promised - state.get("shown", 0)
-    if shortage <= 0:
+    if shortage <= 0 or (listing.newest and state["reached"]):
         return
     if readings < BRIEF_READINGS:
         _reopen_list(extract, number, readings=readings + 1, shortage=shortage, promised=None, shown=0)
@@ -66,7 +70,8 @@ def _read_brief_again_if_short(extract: Extract, listing: Listing, number: int) 
 def _mark_short(extract: Extract, listing: Listing, whole: str, shortage: int, readings: int) -> None:
     why = (
         f"a list of {extract.entity.name} {whole}, and {shortage} of them were not shown in {readings} readings: they"
-        " may be missing in the copy. Run the task again; if it stays so, ask the API's vendor"
+        " may be missing in the copy. Run the task again; if it stays so, ask the API's vendor. The nightly scan counts"
+        " them as unproven until the list shows as many as it says"
     )
     extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
 
