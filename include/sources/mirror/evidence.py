@@ -8,7 +8,8 @@ from psycopg import sql
 from include.confidence import planned_changes, scan_log, unproven
 from include.confidence.account import Account
 from include.confidence.summary import ForensicSummary
-from include.sources.mirror.entity import Discovered, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.find_patterns import find_patterns

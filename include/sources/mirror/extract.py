@@ -13,7 +13,8 @@ from include.api.errors import RefuseData
 from include.api.paginators import Page
 from include.confidence.census import Census
 from include.sources.mirror.brief import CompletePage, SkippedRecord, listed_versions
-from include.sources.mirror.entity import Entity, MirrorContext, Part
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity, Part
 from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.warehouse import compare

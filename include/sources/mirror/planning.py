@@ -8,7 +8,8 @@ from datetime import datetime
 
 from psycopg import sql
 
-from include.sources.mirror.entity import MirrorContext, Part
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Part
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.implicit_deletes import doubt_implied_deletes, newly_deleted_implicitly
 from include.sources.mirror.lookup import Row

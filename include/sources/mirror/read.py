@@ -12,10 +12,12 @@ from include.api.paginators import Page
 from include.sources.base import entity_of
 from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
-from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Discovered, Entity
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.incomplete_lists import read_again_if_short
+from include.sources.mirror.listing import Listing
 from include.sources.mirror.lookup import Row, deleted_parents, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.pull import PullError, TooManyRefused

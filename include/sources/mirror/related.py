@@ -7,7 +7,8 @@ from psycopg import sql
 
 from include.api.paginators import Page
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Child, Entity, MirrorContext, Need
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Entity, Need
 from include.sources.mirror.evidence import count_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up, look_up_or_parent, not_there

@@ -11,9 +11,11 @@ from include.api.errors import RefuseData
 from include.sources.mirror.address_doubt import address_doubt, place_of
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
-from include.sources.mirror.entity import Discovered, Lookup, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import LISTED_ONLY, Extract
 from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.planning import replace_record
 from include.sources.mirror.series import is_hidden_series
 from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of

@@ -9,7 +9,8 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.sources.mirror.changes import Window
-from include.sources.mirror.entity import Child, Discovered, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Discovered
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.partitions import PartitionGroup, all_listings, known_partitions
 from include.warehouse import compare, sync_log
