@@ -240,12 +240,12 @@ def _complete_page(
     if not isinstance(entity, Discovered):
         return CompletePage(page)
     # A record that contradicts one list is not taken from another list that shows less of it.
-    skip = brief.read_keys(stage, entity, page) | set(extract.contradicted)
+    skip = brief.read_keys(stage, entity, page) | set(extract.lookups.contradicted)
     if unchanged_before:
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
     left = max(0, limit - stage.pull.rows_read) if limit else None
-    before = extract.all_skipped
+    before = extract.lookups.all_skipped
     options = {"skip": skip, "limit": left, "skipped_before": before, "listed": listing.request is not None}
     return brief.complete_page(context, entity, page, listing.partition, **options)
 
