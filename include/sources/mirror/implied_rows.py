@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-from include.sources.mirror.entity import Entity, Implies, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity, Implies
 from include.sources.mirror.extract import Extract
 from include.warehouse.sql_fragments import identifiers, pairs
 from include.warehouse.table import Table
