@@ -913,3 +913,21 @@ def test_board_that_writes_times_with_more_digits_contradicts_nothing(loaded, co
     assert loaded.asked("estimate") == 0
     account = loaded.scan().accounts["repair_orders"]
     assert (account.refused, account.unproven) == (0, 0)
+
+
+def test_order_that_could_not_be_read_with_one_list_is_taken_from_the_next(loaded, conn, lying):
+    """The first list wrote its time with more digits than its own address does, and a second look has no answer."""
+    settle(loaded)
+    changed = with_job(loaded)
+    loaded.sync()
+    loaded.control.mutate(Mutation("update", "orders", changed, {"paid": 4711}))
+
+    def finer(request, data):
+        return [{**row, "updatedDate": row["updatedDate"].replace("Z", ".250Z")} for row in data]
+
+    lying.twist = always(finer, f"/shop/{EAST}/job-board", view="list")
+    # Two attempts of the first list's look-up, and those of the second look.
+    for nth in (1, 2, 4, 5):
+        loaded.control.fault(Fault("status", path=head(changed), status=503, nth=nth))
+    loaded.sync()
+    assert order(conn, changed)["amount_paid"] == 4711

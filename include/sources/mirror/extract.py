@@ -18,11 +18,12 @@ from include.sources.mirror.entity import Entity, Part
 from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.lookup_results import LookupResults
+from include.sources.mirror.same_value import is_earlier
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.pull import PullError, too_many_refused
 from include.warehouse.sql_fragments import among, identifiers, pairs
-from include.warehouse.staging import Stage, staged
+from include.warehouse.staging import Stage
 from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
@@ -317,18 +318,18 @@ class Extract:
 
     def _drop_outdated(self) -> int:
         """Drop records in an older version than a list has shown: they count as not read. Return how many."""
-        listed, version = listed_versions(self.lookups.all_skipped), self.entity.table.version
-        if not (listed and version):
+        listed, table = listed_versions(self.lookups.all_skipped), self.entity.table
+        if not (listed and table.version):
             return 0
-        there = staged(self.stage, listed)
-        query = sql.SQL("DELETE FROM {} WHERE {} AND {} < {}")
-        return sum(
-            self.stage.conn.execute(
-                query.format(self.stage.sql, among(self.entity.table.key, [key]), sql.Identifier(version), moment)
-            ).rowcount
-            for key, moment in listed.items()
-            if key in there
+        query = sql.SQL("SELECT {}, {} FROM {} WHERE {}").format(
+            sql.Identifier(table.version), identifiers(table.key), self.stage.sql, among(table.key, listed)
         )
+        read = {tuple(key): version for version, *key in self.stage.conn.execute(query)}
+        outdated = [key for key, version in read.items() if version and is_earlier(version, listed[key])]
+        if outdated:
+            query = sql.SQL("DELETE FROM {} WHERE {}").format(self.stage.sql, among(table.key, outdated))
+            self.stage.conn.execute(query)
+        return len(outdated)
 
     def drop(self) -> None:
         for stage in self.stages:
