@@ -804,6 +804,10 @@ def test_total_that_shrinks_for_a_moment_hides_no_row_of_the_second_reading(load
         loaded.sync()
 
 
+# What a board shows of an order from before the days that a scan looks at.
+AGED = dict.fromkeys(("updatedDate", "postedDate", "completedDate"), "2024-03-01T08:00:00Z")
+
+
 def claiming(total: int) -> Callable[[Any, Any], Any]:
     """The twist of a board that says how many orders it has."""
     return lambda request, data: {"content": data, "totalElements": total}
@@ -882,6 +886,29 @@ def test_order_that_leaves_its_board_meanwhile_is_no_shortage(loaded, conn, lyin
     lying.twist = always(twist, f"/shop/{EAST}/job-board", board="POSTED", page=0)
     assert loaded.scan().accounts["repair_orders"].unseen == 0
     assert len(left) == 2
+
+
+@pytest.mark.parametrize(
+    ("older", "other"),
+    [(False, {}), (False, {"updatedDate": "2026-11-01T00:00:00Z"}), (True, {})],
+    ids=["alike", "otherwise", "older"],
+)
+def test_order_on_two_pages_of_a_board_hides_none(loaded, conn, lying, older, other):
+    """As many rows as the board says, but one of them twice: another is on no page."""
+    loaded.control.set(board_size=500)
+    known = []
+
+    def twist(request, data):
+        if request.params["page"] == 0:
+            known[:] = [{**row, **AGED} for row in data] if older else data
+        pages = [known[:-1], [{**known[0], **other}]]
+        page = pages[request.params["page"]]
+        return {"content": page, "totalElements": len(known), "totalPages": len(pages)}
+
+    lying.twist = always(twist, f"/shop/{EAST}/job-board", board="POSTED", view="list")
+    account = loaded.scan(days_back=30 if older else 0).accounts["repair_orders"]
+    assert len(known) > 1
+    assert account.unseen == 1
 
 
 def test_board_in_columns_may_be_wrapped_too(loaded, conn, lying):

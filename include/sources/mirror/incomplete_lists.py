@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from psycopg import sql
 
@@ -47,7 +48,7 @@ def read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequ
 
 
 def _read_brief_again_if_short(extract: Extract, listing: Listing, number: int) -> None:
-    """Let a list in brief be read again if its pages have fewer rows than its total claims.
+    """Let a list in brief be read again if its pages have fewer different rows than its total claims.
 
     Its records come and go while it is read, so each reading counts by itself. What stays short is unseen, and marks
     the partition of a sync as short.
@@ -62,7 +63,7 @@ def _read_brief_again_if_short(extract: Extract, listing: Listing, number: int) 
     if shortage <= 0 or (listing.newest and state["reached"]):
         return
     if readings < BRIEF_READINGS:
-        _reopen_list(extract, number, readings=readings + 1, shortage=shortage, promised=None, shown=0)
+        _reopen_list(extract, number, readings=readings + 1, shortage=shortage, promised=None, shown=0, names=[])
         return
     extract.save_list_state(number, unseen=shortage, shrunk=0)
     if extract.stage.pull.purpose == "sync":
@@ -98,7 +99,7 @@ def _judge_shortage(extract: Extract, listing: Listing, number: int, shown: int,
         _mark_short(extract, listing, f"{whole} {state['promised']} rows", shortage, readings)
 
 
-def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None, **state: int | None) -> None:
+def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None, **state: Any) -> None:
     """Let a list be read from its first page again, with this `state`.
 
     `readings`: with the new one. `shortage`: that of the last one.
