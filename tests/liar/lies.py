@@ -173,8 +173,9 @@ def as_number(value: Any) -> Any:
     if isinstance(value, bool):
         return value
     try:
-        return round(Decimal(str(value)), 4).normalize()
-    except (InvalidOperation, OverflowError, ValueError):
+        number = Decimal(str(value))
+        return round(number, 4).normalize() if number.is_finite() else value
+    except InvalidOperation:
         return value
 
 
