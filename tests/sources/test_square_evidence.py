@@ -649,6 +649,14 @@ class TestImpliedRows:
         summary = scanned(seller, "catalog_inventory")
         assert (plan(summary), summary.metrics["unproven"], summary.metrics["feed_noise"]) == (NOTHING, 0, 1)
 
+    def test_that_are_not_there_are_not_what_the_list_leaves_out(self, seller, conn, stock):
+        """Many of them don't make the list useless as evidence."""
+        gone = [key for key in rows(conn, "catalog_inventory") if key[1] != stock[1]]
+        seller.control.mutate(*(Mutation("delete", "counts", ":".join((*key, "IN_STOCK"))) for key in gone))
+        conn.execute("DELETE FROM square.catalog_inventory WHERE location_id <> %s", stock[1:])
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["feed_noise"], summary.incomplete) == (NOTHING, len(gone), "")
+
     def test_of_deleted_variations_are_not_asked_for(self, seller, conn, stock):
         seller.control.mutate(Mutation("delete", "counts", ":".join((*stock, "IN_STOCK"))))
         conn.execute("DELETE FROM square.catalog_inventory WHERE (variation_id, location_id) = (%s, %s)", stock)
