@@ -174,8 +174,8 @@ def _mark_implied_rows(context: MirrorContext, name: str, sync_id: int, scanned:
         if implies.entity in scanned:
             key, plan = identifiers(other.key), _plan(context, other)
             query += sql.SQL(" EXCEPT SELECT {} FROM {}").format(key, plan)
-        doubts = [Doubt(key, why) for key in context.conn.execute(query)]
-        unproven.add(context.conn, context.source.name, implies.entity, context.run, doubts)
+        if doubts := [Doubt(key, why) for key in context.conn.execute(query)]:
+            unproven.add(context.conn, context.source.name, implies.entity, context.run, doubts)
 
 
 def _plan(context: MirrorContext, table: Table) -> sql.Identifier:
