@@ -44,12 +44,12 @@ class Mirrored:
     conn: psycopg.Connection
 
     def narrow(self, entities: Collection[str]) -> None:
-        """Have a source of these entities alone, with those that their records name or fall with."""
-        some = [entity for entity in self.source.entities if entity.name in entities]
-        named = {need.entity for entity in some for need in entity.needs}
-        named |= {entity.cascade.entity for entity in some if entity.cascade}
-        named |= {entity.partitions.listed_by for entity in some if entity.partitions}
-        chosen = tuple(entity for entity in self.source.entities if entity.name in {*entities, *named})
+        """Have a source of these entities alone, with those that their records refer to."""
+        wanted, named = set(entities), set()
+        while wanted:
+            named |= wanted
+            wanted = {name for each in self.source.entities if each.name in named for name in each.refers_to} - named
+        chosen = tuple(entity for entity in self.source.entities if entity.name in named)
         tables = {table.name for entity in chosen for table in entity.tables}
         words = {name: paths for name, paths in self.source.enumerations.items() if name in tables}
         self.source = replace(self.source, entities=chosen, enumerations=words)

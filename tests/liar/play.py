@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from include.confidence import holds
+from include.confidence import holds, unproven
 from include.confidence.summary import ForensicSummary
 from include.warehouse.fence import FenceError
 from include.warehouse.sync_log import Counts
@@ -232,7 +232,11 @@ class _Run:
                 if account.not_proven or account.refused:
                     return f"{table}: {account}"
         left = sum(count.superseded + count.failed for count in counts.values())
-        return f"{left} planned changes were left alone" if left else ""
+        if left:
+            return f"{left} planned changes were left alone"
+        # A repair may leave rows unproven too.
+        waiting = unproven.oldest(self._conn, self._run.source.name, 1)
+        return str(waiting[0]) if waiting else ""
 
     def _wrong(self, copy: Rows) -> list[str]:
         """The rows that the scan got wrong although it could have seen the truth."""

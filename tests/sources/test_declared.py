@@ -10,7 +10,7 @@ from include.api.request import Request
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Deletes, FullList, Since, Window
 from include.sources.mirror.derive import Derived
-from include.sources.mirror.entity import Cascade, Child, Discovered, Entity, Listed, Need, Part
+from include.sources.mirror.entity import Cascade, Child, Discovered, Entity, Implies, Listed, Need, Part
 from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
@@ -240,6 +240,7 @@ class TestEntity:
                 {"needs": (Need("items", ("part", "item")),), "cascade": replace(CASCADE, by=("kind",))},
                 "it names columns that its table doesn't have: kind, part",
             ),
+            ({"implies": (Implies("items", ("part",)),)}, "it names columns that its table doesn't have: part"),
             (
                 {"partitions": replace(PLACES, column="shop")},
                 "it names columns that its table doesn't have: shop",
@@ -336,6 +337,7 @@ class TestMirror:
             ((child(parent="invoices"),), "invoices"),
             ((listed(needs=(Need("items", ("item",)),)),), "items"),
             ((listed(cascade=CASCADE),), "items"),
+            ((listed(implies=(Implies("items", ("item",)),)),), "items"),
             ((listed(partitions=replace(PLACES, listed_by="places")),), "places"),
             ((child(parent="invoices"), listed(cascade=CASCADE)), "invoices, items"),
         ],
@@ -354,6 +356,11 @@ class TestMirror:
     def test_child_that_names_half_of_its_parents_key(self):
         parent = listed(table=replace(TABLE, key=("id", "place")), lookup=replace(OWN, by=("id", "place")))
         assert refusal(mirror, parent, child()) == "lines doesn't name the key of orders by order_id"
+
+    def test_row_that_implies_half_of_a_key(self):
+        other = listed(table=replace(TABLE, name="items"))
+        entity = listed(implies=(Implies("items", ("id", "item")),))
+        assert refusal(mirror, entity, other) == "orders doesn't name the key of items by id, item"
 
     def test_reference_of_another_type_than_the_key(self):
         columns = tuple(replace(column, read=text) if column.name == "order_id" else column for column in LINES.columns)

@@ -584,6 +584,101 @@ REFUSED = pytest.mark.parametrize(
 )
 
 
+def leaving_out(rows: str, key: str, of_list):
+    """Lists that leave out the rows with this key; `of_list`: whether a request is for the list."""
+
+    def lie(request, data):
+        if not of_list(request):
+            return data
+        return {**data, rows: [row for row in data.get(rows, []) if key not in (row.get("id"), key_of(row))]}
+
+    return lie
+
+
+def key_of(row):
+    return row.get("catalog_object_id"), row.get("location_id")
+
+
+def of_stock(request):
+    body = request.body or {}
+    return "states" in body and "catalog_object_ids" not in body
+
+
+class TestImpliedRows:
+    """Lists that leave a row out for good, which the copy lacks too: other rows tell that it is there."""
+
+    @pytest.fixture
+    def stock(self, seller, conn) -> tuple:
+        return next(iter(rows(conn, "catalog_inventory")))
+
+    @pytest.mark.parametrize(
+        ("name", "of_list", "listed"),
+        [
+            ("catalog_inventory", of_stock, "counts"),
+            ("locations", lambda request: request.path == "/v2/locations", "locations"),
+            ("orders", lambda request: request.path == "/v2/orders/search", "orders"),
+            ("payments", lambda request: request.path == "/v2/payments", "payments"),
+        ],
+    )
+    @pytest.mark.parametrize("lose", ["DELETE FROM square.{}", "UPDATE square.{} SET deleted_at = now()"])
+    def test_come_back(self, seller, conn, name, of_list, listed, lose):
+        if name == "payments":
+            seller.control.mutate(Mutation("refund", "payments", seller.control.ids("payments")[0]))
+            sync_entities(seller.context)
+        refunded = "SELECT payment_id FROM square.order_refunds LIMIT 1"
+        paid = "SELECT order_id FROM square.payments WHERE order_id IS NOT NULL LIMIT 1"
+        query = {"payments": refunded, "orders": paid, "locations": "SELECT location_id FROM square.orders LIMIT 1"}
+        stocked = "SELECT variation_id, location_id FROM square.catalog_inventory LIMIT 1"
+        key = conn.execute(query.get(name, stocked)).fetchone()
+        before = contents(conn)
+        columns = "(variation_id, location_id)" if len(key) > 1 else "(id)"
+        with conn.transaction():
+            conn.execute("SET LOCAL session_replication_role = replica")
+            conn.execute(f"{lose.format(name)} WHERE {columns} = ({', '.join(['%s'] * len(key))})", key)
+        with twisted(seller.context, leaving_out(listed, key if len(key) > 1 else key[0], of_list)) as context:
+            lied_to = replace(seller, context=context)
+            summary = scanned(lied_to, name)
+            assert (plan(summary), summary.metrics["unproven"]) == ((1, 0, 0), 0)
+            repaired(lied_to, summary)
+        assert contents(conn) == before
+
+    def test_that_are_not_there_are_noise(self, seller, conn, stock):
+        """A count of the history alone brings back no stock."""
+        seller.control.mutate(Mutation("delete", "counts", ":".join((*stock, "IN_STOCK"))))
+        conn.execute("DELETE FROM square.catalog_inventory WHERE (variation_id, location_id) = (%s, %s)", stock)
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["unproven"], summary.metrics["feed_noise"]) == (NOTHING, 0, 1)
+
+    def test_that_are_not_there_are_not_what_the_list_leaves_out(self, seller, conn, stock):
+        """Many of them don't make the list useless as evidence."""
+        gone = [key for key in rows(conn, "catalog_inventory") if key[1] != stock[1]]
+        seller.control.mutate(*(Mutation("delete", "counts", ":".join((*key, "IN_STOCK"))) for key in gone))
+        conn.execute("DELETE FROM square.catalog_inventory WHERE location_id <> %s", stock[1:])
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["feed_noise"], summary.incomplete) == (NOTHING, len(gone), "")
+
+    def test_of_deleted_variations_are_not_asked_for(self, seller, conn, stock):
+        seller.control.mutate(Mutation("delete", "counts", ":".join((*stock, "IN_STOCK"))))
+        conn.execute("DELETE FROM square.catalog_inventory WHERE (variation_id, location_id) = (%s, %s)", stock)
+        conn.execute("UPDATE square.catalog_variations SET is_deleted = true WHERE id = %s", stock[:1])
+        seller.control.reset_counters()
+        summary = scanned(seller, "catalog_inventory")
+        assert (plan(summary), summary.metrics["feed_noise"]) == (NOTHING, 0)
+        assert seller.control.counters().total("GET inventory/{id}") == 0
+
+    def test_are_unproven_where_a_repair_brings_what_implies_them(self, seller, conn, stock):
+        conn.execute("DELETE FROM square.catalog_inventory WHERE (variation_id, location_id) = (%s, %s)", stock)
+        of_series = "(catalog_object_id, location_id, state) = (%s, %s, 'IN_STOCK')"
+        conn.execute(f"DELETE FROM square.inventory_counts WHERE {of_series}", stock)
+        with twisted(seller.context, leaving_out("counts", stock, of_stock)) as context:
+            lied_to = replace(seller, context=context)
+            summaries = [scanned(lied_to, name) for name in ("catalog_inventory", "inventory_counts")]
+            repaired(lied_to, *summaries)
+            assert doubts(conn, "catalog_inventory").keys() == {stock}
+            assert plan(scanned(lied_to, "catalog_inventory")) == (1, 0, 0)
+        assert doubts(conn, "catalog_inventory") == {}
+
+
 class TestOneLocation:
     def refuse(self, seller, fault, *endpoints):
         """Refuse the orders and payments of one location; returns its id and that of another."""

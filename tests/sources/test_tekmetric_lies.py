@@ -804,23 +804,73 @@ def test_total_that_shrinks_for_a_moment_hides_no_row_of_the_second_reading(load
         loaded.sync()
 
 
+# What a board shows of an order from before the days that a scan looks at.
+AGED = dict.fromkeys(("updatedDate", "postedDate", "completedDate"), "2024-03-01T08:00:00Z")
+
+
 def claiming(total: int) -> Callable[[Any, Any], Any]:
     """The twist of a board that says how many orders it has."""
     return lambda request, data: {"content": data, "totalElements": total}
 
 
-def test_board_that_shows_fewer_orders_than_it_says_proves_nothing(loaded, conn, lying):
-    count = len(loaded.control.ids(shop=EAST))
+@pytest.fixture
+def counted_beyond(loaded, lying) -> int:
+    """A shop's board of posted orders counts one more than it shows, for good: the number of them."""
+    count = len(loaded.control.ids(shop=EAST)) + 1
     loaded.control.set(board_size=500)
-    lying.twist = always(claiming(count + 1), f"/shop/{EAST}/job-board", board="POSTED")
-    account = loaded.scan().accounts["repair_orders"]
-    assert account.unseen > 0
-    loaded.resume()
-    before = loaded.watermark(EAST), loaded.watermark(WEST)
-    with pytest.raises(SyncFailed, match=f"perhaps others of {EAST} .* were not shown in 3 readings"):
-        loaded.sync()
-    assert loaded.watermark(EAST) == before[0]
-    assert loaded.watermark(WEST) > before[1]
+    lying.twist = always(claiming(count), f"/shop/{EAST}/job-board", board="POSTED")
+    return count
+
+
+def test_board_that_shows_fewer_orders_than_it_says_proves_nothing(loaded, conn, counted_beyond):
+    assert loaded.scan().accounts["repair_orders"].unseen > 0
+
+
+def test_board_that_counts_more_than_it_shows_keeps_no_sync_red(loaded, conn, counted_beyond):
+    """It shows orders from before the time that the sync reads from, so its total counts older ones."""
+    settle(loaded)
+    before = loaded.watermark(EAST)
+    changed = loaded.control.ids(shop=EAST)[0]
+    loaded.control.mutate(Mutation("update", "orders", changed, {"paid": 4711}))
+    loaded.control.advance(60)
+    loaded.sync()
+    assert order(conn, changed)["amount_paid"] == 4711
+    assert loaded.watermark(EAST) > before
+
+
+def test_order_that_such_a_board_left_out_is_read_once_it_is_shown(loaded, conn, lying, counted_beyond):
+    """However long ago it has changed."""
+    claim = lying.twist
+    posted = next(id_ for id_ in loaded.control.ids(shop=EAST) if loaded.control.order(id_)["status"] in (5, 6))
+    settle(loaded)
+
+    def leave_out(request, data):
+        told = claim(request, data)
+        if told is data:
+            return data
+        return {**told, "content": [row for row in told["content"] if row["id"] != posted]}
+
+    loaded.control.mutate(Mutation("update", "orders", posted, {"paid": 4711}))
+    lying.twist = leave_out
+    settle(loaded)
+    settle(loaded)
+    assert order(conn, posted)["amount_paid"] != 4711
+    lying.twist = claim
+    loaded.sync()
+    assert order(conn, posted)["amount_paid"] == 4711
+
+
+def test_first_load_of_such_a_board_ends_when_nothing_more_comes(shops, lying):
+    """Its total is then taken for wrong: else no scan of the shop could ever begin."""
+    shops.control.set(board_size=500)
+    claim = claiming(len(shops.control.ids(shop=EAST)) + 1)
+    lying.twist = always(claim, f"/shop/{EAST}/job-board", board="POSTED")
+    for ends in (False, True):
+        with pytest.raises(SyncFailed, match=f"perhaps others of {EAST} .* were not shown in 3 readings"):
+            shops.sync()
+        assert bool(shops.watermark(EAST)) is ends
+    shops.control.advance(3600)
+    shops.sync()
 
 
 def test_order_that_leaves_its_board_meanwhile_is_no_shortage(loaded, conn, lying):
@@ -836,6 +886,29 @@ def test_order_that_leaves_its_board_meanwhile_is_no_shortage(loaded, conn, lyin
     lying.twist = always(twist, f"/shop/{EAST}/job-board", board="POSTED", page=0)
     assert loaded.scan().accounts["repair_orders"].unseen == 0
     assert len(left) == 2
+
+
+@pytest.mark.parametrize(
+    ("older", "other"),
+    [(False, {}), (False, {"updatedDate": "2026-11-01T00:00:00Z"}), (True, {})],
+    ids=["alike", "otherwise", "older"],
+)
+def test_order_on_two_pages_of_a_board_hides_none(loaded, conn, lying, older, other):
+    """As many rows as the board says, but one of them twice: another is on no page."""
+    loaded.control.set(board_size=500)
+    known = []
+
+    def twist(request, data):
+        if request.params["page"] == 0:
+            known[:] = [{**row, **AGED} for row in data] if older else data
+        pages = [known[:-1], [{**known[0], **other}]]
+        page = pages[request.params["page"]]
+        return {"content": page, "totalElements": len(known), "totalPages": len(pages)}
+
+    lying.twist = always(twist, f"/shop/{EAST}/job-board", board="POSTED", view="list")
+    account = loaded.scan(days_back=30 if older else 0).accounts["repair_orders"]
+    assert len(known) > 1
+    assert account.unseen == 1
 
 
 def test_board_in_columns_may_be_wrapped_too(loaded, conn, lying):
@@ -867,3 +940,21 @@ def test_board_that_writes_times_with_more_digits_contradicts_nothing(loaded, co
     assert loaded.asked("estimate") == 0
     account = loaded.scan().accounts["repair_orders"]
     assert (account.refused, account.unproven) == (0, 0)
+
+
+def test_order_that_could_not_be_read_with_one_list_is_taken_from_the_next(loaded, conn, lying):
+    """The first list wrote its time with more digits than its own address does, and a second look has no answer."""
+    settle(loaded)
+    changed = with_job(loaded)
+    loaded.sync()
+    loaded.control.mutate(Mutation("update", "orders", changed, {"paid": 4711}))
+
+    def finer(request, data):
+        return [{**row, "updatedDate": row["updatedDate"].replace("Z", ".250Z")} for row in data]
+
+    lying.twist = always(finer, f"/shop/{EAST}/job-board", view="list")
+    # Two attempts of the first list's look-up, and those of the second look.
+    for nth in (1, 2, 4, 5):
+        loaded.control.fault(Fault("status", path=head(changed), status=503, nth=nth))
+    loaded.sync()
+    assert order(conn, changed)["amount_paid"] == 4711

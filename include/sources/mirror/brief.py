@@ -59,7 +59,7 @@ class CompletePage:
     - `known`: number of listed records that were not looked up: already staged, or unchanged since the last sync
     - `skipped`: listed records that were not read
     - `delete_events`: keys of records that an event reports as deleted
-    - `shown`: number of rows on the page as the list showed it, those that are ignored included
+    - `shown`: a name for each row of a list in brief as the list showed it, those that are ignored included
     """
 
     page: Page
@@ -68,7 +68,7 @@ class CompletePage:
     known: int = 0
     skipped: tuple[SkippedRecord, ...] = ()
     delete_events: tuple[tuple, ...] = ()
-    shown: int = 0
+    shown: tuple[str, ...] = ()
 
 
 def complete_page(

@@ -33,6 +33,21 @@ class Need:
 
 
 @dataclass(frozen=True)
+class Implies:
+    """A row of another entity that exists as long as a row does, by the columns `by`.
+
+    If neither its list nor the copy has it, a scan looks it up. Don't declare it of rows that may outlive the other,
+    such as orders of a deleted customer: each of them would be looked up night by night.
+
+    `where`: SQL over rows `t`, true if the row implies the other
+    """
+
+    entity: str
+    by: tuple[str, ...]
+    where: str = "true"
+
+
+@dataclass(frozen=True)
 class Part:
     """Nested rows: they come inside an entity's records and have a table of their own.
 
@@ -73,6 +88,7 @@ class Entity:
 
     - `leaves_out`: what its lists leave out unless they are asked for it. Must be given: `NOTHING` if they show all
     - `needs`: the records of other entities that its records refer to
+    - `implies`: the rows of other entities that exist as long as its rows do
     - `cascade`: the rows that are implicitly deleted with rows of another entity. They are in this entity's plan, so a
       sync changes no row twice.
     - `gates`, `repair_share`, `unproven`: its policies; with nested rows, `NESTED_DRIFT` is added to the gates
@@ -87,6 +103,7 @@ class Entity:
     # None is refused: a default would let the statement be forgotten.
     leaves_out: LeftOut | None = None
     needs: tuple[Need, ...] = ()
+    implies: tuple[Implies, ...] = ()
     cascade: Cascade | None = None
     gates: tuple[Trend | Growth, ...] = DRIFT
     repair_share: RepairShare = field(default_factory=RepairShare)
@@ -100,6 +117,7 @@ class Entity:
     parts: ClassVar[tuple[Part, ...]] = ()
     partitions: ClassVar[Partitions | None] = None
     history: ClassVar[bool] = False
+    ended: ClassVar[str] = "false"
     read_every: ClassVar[timedelta | None] = None
 
     def __post_init__(self) -> None:
@@ -121,10 +139,17 @@ class Entity:
     @property
     def refers_to(self) -> frozenset[str]:
         """The names of the entities to which its rows refer."""
-        named = {need.entity for need in self.needs}
-        named |= {self.cascade.entity} if self.cascade else set()
-        named |= {self.partitions.listed_by} if self.partitions and self.partitions.listed_by else set()
-        return frozenset(named)
+        return frozenset(each.entity for each in (*self.needs, *self.implied))
+
+    @property
+    def implied(self) -> tuple[Implies, ...]:
+        """The rows of other entities that exist as long as its own do: `implies`, and those that its rows belong to."""
+        found = [*self.implies]
+        if self.cascade:
+            found.append(Implies(self.cascade.entity, self.cascade.by))
+        if self.partitions and self.partitions.listed_by:
+            found.append(Implies(self.partitions.listed_by, (self.partitions.column,)))
+        return tuple(found)
 
     def _mistake(self) -> str:
         """Return what this kind of entity can't have; empty if the declaration is right."""
@@ -149,7 +174,7 @@ class Entity:
 
     def _column_mistake(self) -> str:
         columns = set(self.table.names)
-        named = {*self.lookup.by, *(c for need in self.needs for c in need.by)}
+        named = {*self.lookup.by, *(c for each in (*self.needs, *self.implies) for c in each.by)}
         named |= {self.partitions.column} if self.partitions else set()
         named |= set(self.cascade.by) if self.cascade else set()
         if named - columns:
@@ -265,8 +290,8 @@ class Child(Entity):
         return [key for (key,) in context.conn.execute(query.format(table.sql, key=sql.Identifier("t", *table.key)))]
 
     @property
-    def refers_to(self) -> frozenset[str]:
-        return super().refers_to | {self.parent}
+    def implied(self) -> tuple[Implies, ...]:
+        return tuple(dict.fromkeys((*super().implied, Implies(self.parent, self.lookup.by))))
 
     def _mistake(self) -> str:
         if set(self.lookup.by) & set(self.table.key):

@@ -122,8 +122,8 @@ def _out_of_scope(context: MirrorContext, extract: Extract, stage: Stage, surplu
 
 def count_unlisted(extract: Extract) -> int:
     """Return how many live rows the lists did not show, but a second look found."""
-    query = "SELECT count(*) FROM {} WHERE NOT _listed AND _looked AND _operation <> 'delete'"
-    return extract.stage.conn.execute(sql.SQL(query).format(extract.stage.plan)).fetchone()[0]
+    query = sql.SQL("SELECT count(*) FROM {} WHERE NOT _listed AND _looked AND {}")
+    return extract.stage.conn.execute(query.format(extract.stage.plan, sql.SQL(FOUND))).fetchone()[0]
 
 
 def _count_unseen(extract: Extract) -> int:
@@ -151,7 +151,7 @@ def _unlisted_by_partition(extract: Extract) -> Mapping[str, tuple[int, int]]:
     """
     partitions = extract.entity.partitions
     column = sql.SQL("{}::text").format(sql.Identifier(partitions.column)) if partitions else sql.SQL("NULL")
-    query = sql.SQL(UNLISTED).format(column=column, plan=extract.stage.plan)
+    query = sql.SQL(UNLISTED).format(column=column, found=sql.SQL(FOUND), plan=extract.stage.plan)
     alone = sorted({state["partition"] for state in extract.lists.values()})
     return {name: counts for name, *counts in extract.stage.conn.execute(query, {"alone": alone})}
 
@@ -184,9 +184,12 @@ def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) 
         )
 
 
+# Of rows that a second look has asked for. What is neither there nor in the copy is noise.
+FOUND = "_operation <> 'delete' AND (_operation, _status) <> ('insert', 'noise')"
+
 UNLISTED = """
 SELECT CASE WHEN {column} = ANY(%(alone)s) THEN {column} ELSE '' END,
-  count(*) FILTER (WHERE _operation <> 'delete'),
+  count(*) FILTER (WHERE {found}),
   count(*) FILTER (WHERE _operation = 'delete' AND _status = 'confirmed')
 FROM {plan} WHERE NOT _listed AND _looked GROUP BY 1
 """

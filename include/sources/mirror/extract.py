@@ -18,11 +18,12 @@ from include.sources.mirror.entity import Entity, Part
 from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
 from include.sources.mirror.lookup_results import LookupResults
+from include.sources.mirror.same_value import is_earlier
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.pull import PullError, too_many_refused
 from include.warehouse.sql_fragments import among, identifiers, pairs
-from include.warehouse.staging import Stage, staged
+from include.warehouse.staging import Stage
 from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Extract:
                 stage.store(rows, next_position=next_position, page_info=info, places=places)
             self.stage.store(page.rows, next_position=next_position, page_info=info, refuse=refuse)
             self._count_fields(page.rows, inside, refuse)
-            states = self._states_after(number, partition, page, before, looked_up.shown if looked_up else 0)
+            states = self._states_after(number, partition, page, before, looked_up.shown if looked_up else ())
             figures = {"lists": states, "clock": self._oldest_clock(page)}
             if any(census.is_due for census in self.censuses.values()):
                 figures["fields"] = {name: census.to_json() for name, census in self.censuses.items()}
@@ -172,18 +173,19 @@ class Extract:
         self.save_list_state(number, counts=self._zero_counts, reading_from=self.stage.pull.pages + 1, **state)
 
     def _states_after(
-        self, number: int, partition: str, page: Page, counts_before: Sequence[tuple[int, int]], shown: int
+        self, number: int, partition: str, page: Page, counts_before: Sequence[tuple[int, int]], shown: Sequence[str]
     ) -> Mapping[str, Mapping[str, Any]]:
         """Return the states of all lists, that of list `number` with this page added.
 
-        `counts_before`: `_counts` before the page was stored. `shown`: the number of rows that the list showed on the
-        page. Of a list's state this sets:
+        `counts_before`: `_counts` before the page was stored. `shown`: as in `CompletePage`. Of a list's state this
+        sets:
 
         - `promised`: the largest total that the list has claimed, None if it claims none. If the list becomes shorter
           while it is read, nobody knows whether it left out the other rows, so the largest one counts
         - `counted`: whether it has claimed a number of rows, and not only of pages
         - `largest`: the number of rows on its largest page
-        - `shown`: the number of rows on its pages, repeats and ignored ones included
+        - `shown`: of a list in brief, the number of different rows on its pages, ignored ones included
+        - `names`: their names, while such a list is read that claims a total
         - `counts`: (rows read, rows refused) of each stage
         """
         state = dict(self.list_state(number)) or {
@@ -203,16 +205,18 @@ class Extract:
         ]
         counted = state["counted"] or page.total_entries is not None
         state |= {"promised": promised, "counted": counted, "largest": largest, "counts": counts}
-        state["shown"] = state.get("shown", 0) + shown
+        names = {*state.get("names", []), *shown}
+        state["shown"] = state.get("shown", 0) + len(names) - len(state.get("names", []))
+        state["names"] = sorted(names) if promised else []
         return {**self._lists_to_keep(partition), str(number): state}
 
     def _lists_to_keep(self, partition: str) -> Mapping[str, Mapping[str, Any]]:
-        """Return the states of the lists, with those that are settled added up to one.
+        """Return the states of the lists, without the names of their rows, and with settled lists added up to one.
 
         There may be a list for each parent, and all states are stored with each page.
         """
         settled = {number: state for number, state in self.lists.items() if self._is_settled(state, partition)}
-        kept = {number: state for number, state in self.lists.items() if number not in settled}
+        kept = {number: {**state, "names": []} for number, state in self.lists.items() if number not in settled}
         if not settled:
             return kept
         of_stages = zip(*(state["counts"] for state in settled.values()), strict=True)
@@ -317,18 +321,18 @@ class Extract:
 
     def _drop_outdated(self) -> int:
         """Drop records in an older version than a list has shown: they count as not read. Return how many."""
-        listed, version = listed_versions(self.lookups.all_skipped), self.entity.table.version
-        if not (listed and version):
+        listed, table = listed_versions(self.lookups.all_skipped), self.entity.table
+        if not (listed and table.version):
             return 0
-        there = staged(self.stage, listed)
-        query = sql.SQL("DELETE FROM {} WHERE {} AND {} < {}")
-        return sum(
-            self.stage.conn.execute(
-                query.format(self.stage.sql, among(self.entity.table.key, [key]), sql.Identifier(version), moment)
-            ).rowcount
-            for key, moment in listed.items()
-            if key in there
+        query = sql.SQL("SELECT {}, {} FROM {} WHERE {}").format(
+            sql.Identifier(table.version), identifiers(table.key), self.stage.sql, among(table.key, listed)
         )
+        read = {tuple(key): version for version, *key in self.stage.conn.execute(query)}
+        outdated = [key for key, version in read.items() if version and is_earlier(version, listed[key])]
+        if outdated:
+            query = sql.SQL("DELETE FROM {} WHERE {}").format(self.stage.sql, among(table.key, outdated))
+            self.stage.conn.execute(query)
+        return len(outdated)
 
     def drop(self) -> None:
         for stage in self.stages:

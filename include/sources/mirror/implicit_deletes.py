@@ -6,10 +6,8 @@ from psycopg import sql
 
 from include.sources.base import entity_of
 from include.sources.mirror.context import MirrorContext
-from include.sources.mirror.entity import Entity
 from include.sources.mirror.extract import Extract
 from include.warehouse.sql_fragments import are, identifiers, pairs
-from include.warehouse.table import Table
 
 
 def doubt_implied_deletes(context: MirrorContext, extract: Extract) -> None:
@@ -28,40 +26,6 @@ def doubt_implied_deletes(context: MirrorContext, extract: Extract) -> None:
                 "same": pairs(cascade.by, "t", table.key, "p"),
             }
             stage.conn.execute(sql.SQL(IMPLIED_DELETES).format(**names))
-
-
-def suspect_rows_depended_on(context: MirrorContext, extract: Extract) -> None:
-    """Make a row that neither list nor copy has a candidate for an insert if live rows of the copy depend on it.
-
-    Such rows would be deleted with it. So either it is there, or they are gone.
-    """
-    table, stage = extract.entity.table, extract.stage
-    for other in context.source.entities:
-        if other.cascade and other.cascade.entity == extract.entity.name and extract.entity.lookup.by == table.key:
-            names = {
-                "plan": stage.plan,
-                "key": identifiers(table.key),
-                "lacking": rows_depended_on(other, table),
-                "staged": pairs(table.key, "s", table.key, "l"),
-                "stage": stage.sql,
-            }
-            stage.conn.execute(sql.SQL(DEPENDED_ON).format(**names))
-
-
-def rows_depended_on(entity: Entity, other: Table) -> sql.Composed:
-    """Return the query for the keys in `other` that the copy lacks, although live rows of the entity depend on them."""
-    names = {
-        "by": sql.SQL(", ").join(
-            sql.SQL("t.{} AS {}").format(*map(sql.Identifier, pair))
-            for pair in zip(entity.cascade.by, other.key, strict=True)
-        ),
-        "t_by": identifiers(entity.cascade.by, "t"),
-        "table": entity.table.sql,
-        "deleted": sql.Identifier("t", entity.table.tombstone) if entity.table.tombstone else sql.SQL("false"),
-        "other": other.sql,
-        "same": pairs(other.key, "o", entity.cascade.by, "t"),
-    }
-    return sql.SQL(LACKING).format(**names)
 
 
 def newly_deleted_implicitly(context: MirrorContext, extract: Extract) -> sql.Composable | None:
@@ -107,18 +71,6 @@ def mark_unknown_deletes(extract: Extract, unknown: Mapping[tuple, str]) -> None
 IMPLIED_DELETES = """
 UPDATE {plan} p SET _status = 'candidate' WHERE _operation = 'insert' AND _status = 'confirmed' AND {flag} IS TRUE
   AND EXISTS (SELECT FROM {other} t WHERE {same} AND t.deleted_at IS NULL)
-"""
-
-DEPENDED_ON = """
-INSERT INTO {plan} ({key}, _operation, _status, _listed)
-SELECT {key}, 'insert', 'candidate', false FROM ({lacking}) l WHERE NOT EXISTS (SELECT FROM {stage} s WHERE {staged})
-ON CONFLICT DO NOTHING
-"""
-
-LACKING = """
-SELECT DISTINCT {by} FROM {table} t
-WHERE t.deleted_at IS NULL AND {deleted} IS NOT TRUE AND ({t_by}) IS NOT NULL
-  AND NOT EXISTS (SELECT FROM {other} o WHERE {same} AND o.deleted_at IS NULL)
 """
 
 UNKNOWN = """

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from psycopg import sql
 
@@ -47,18 +48,22 @@ def read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequ
 
 
 def _read_brief_again_if_short(extract: Extract, listing: Listing, number: int) -> None:
-    """Let a list in brief be read again if its pages have fewer rows than its total claims.
+    """Let a list in brief be read again if its pages have fewer different rows than its total claims.
 
     Its records come and go while it is read, so each reading counts by itself. What stays short is unseen, and marks
     the partition of a sync as short.
+
+    A sync does not mark a list with a limit that reaches back far enough: its total may count what is beyond the limit.
+    Nothing is lost by that. Such a list has no filter for changes, so a sync reads a record that was left out as soon
+    as the list shows it. Scans count what the list never shows as unseen.
     """
     state = extract.list_state(number)
     readings, promised = state.get("readings", 1), state.get("promised") or 0
     shortage = promised - state.get("shown", 0)
-    if shortage <= 0:
+    if shortage <= 0 or (listing.newest and state["reached"]):
         return
     if readings < BRIEF_READINGS:
-        _reopen_list(extract, number, readings=readings + 1, shortage=shortage, promised=None, shown=0)
+        _reopen_list(extract, number, readings=readings + 1, shortage=shortage, promised=None, shown=0, names=[])
         return
     extract.save_list_state(number, unseen=shortage, shrunk=0)
     if extract.stage.pull.purpose == "sync":
@@ -68,7 +73,8 @@ def _read_brief_again_if_short(extract: Extract, listing: Listing, number: int) 
 def _mark_short(extract: Extract, listing: Listing, whole: str, shortage: int, readings: int) -> None:
     why = (
         f"a list of {extract.entity.name} {whole}, and {shortage} of them were not shown in {readings} readings: they"
-        " may be missing in the copy. Run the task again; if it stays so, ask the API's vendor"
+        " may be missing in the copy. Run the task again; if it stays so, ask the API's vendor. The nightly scan counts"
+        " them as unproven until the list shows as many as it says"
     )
     extract.stage.save_progress(cut={**extract.short_partitions, listing.partition: why})
 
@@ -93,7 +99,7 @@ def _judge_shortage(extract: Extract, listing: Listing, number: int, shown: int,
         _mark_short(extract, listing, f"{whole} {state['promised']} rows", shortage, readings)
 
 
-def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None, **state: int | None) -> None:
+def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int | None, **state: Any) -> None:
     """Let a list be read from its first page again, with this `state`.
 
     `readings`: with the new one. `shortage`: that of the last one.

@@ -1,6 +1,8 @@
 """Reading lists into staging, page by page, from the resume point of the pull."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -200,7 +202,8 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
     shaped = _shaped_rows(listing.shape, page)
     rows = [add(row, **listing.adds) for row in shaped] if listing.adds else shaped
     complete = _complete_page(context, extract, listing, dataclasses.replace(page, rows=rows), unchanged_before)
-    complete = dataclasses.replace(complete, shown=len(page.rows))
+    if isinstance(extract.entity, Discovered):
+        complete = dataclasses.replace(complete, shown=_names(extract.entity.table, listing, page))
     if listing.deleted:
         deleted = _event_deleted_keys(extract.entity.table, listing, page)
         complete = dataclasses.replace(complete, delete_events=deleted)
@@ -219,6 +222,16 @@ def _shaped_rows(shape: Callable[[Row], Row | None], page: Page) -> list[Row]:
     Raises RefuseData where a row has another shape than `shape` reads.
     """
     return read_rows(lambda: (shaped for row in page.rows if (shaped := shape(row)) is not None))
+
+
+def _names(table: Table, listing: Listing, page: Page) -> tuple[str, ...]:
+    """Return a name for each row of a page, by which a repeat is known: its key, or a hash if the row is ignored."""
+    shaped = [listing.shape(row) for row in page.rows]
+    keys = [table.key_of(add(row, **listing.adds)) if row is not None else None for row in shaped]
+    return tuple(
+        json.dumps(key, default=str) if key else hashlib.sha256(repr(row).encode()).hexdigest()[:16]
+        for key, row in zip(keys, page.rows, strict=True)
+    )
 
 
 def _event_deleted_keys(table: Table, listing: Listing, page: Page) -> tuple[tuple, ...]:

@@ -18,7 +18,8 @@ from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
 from include.sources.mirror.entity import Discovered, Entity
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.implicit_deletes import newly_deleted_implicitly, rows_depended_on
+from include.sources.mirror.implicit_deletes import newly_deleted_implicitly
+from include.sources.mirror.implied_rows import lacking_rows
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import known_partitions, state_partitions
 from include.sources.mirror.planning import plan_nested_rows
@@ -53,7 +54,6 @@ def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]
     try:
         with fence.writing(conn, source.name, epoch=writer.epoch, run=context.run):
             known = {summary.entity: _partitions(context, summary.entity) for summary in summaries}
-            lacking = {summary.entity: _rows_depended_on(context, summary.entity) for summary in summaries}
             for summary in summaries:
                 for table in entity_of(source, summary.entity).tables:
                     counts[table.name] = Counts.of(apply_plan(conn, table, _plan(context, table), sync_id))
@@ -64,8 +64,7 @@ def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]
             for summary in summaries:
                 new = _partitions(context, summary.entity) - known[summary.entity]
                 _mark_unscanned_partitions(context, summary, new)
-                needed = _rows_depended_on(context, summary.entity) - lacking[summary.entity]
-                _mark_rows_depended_on(context, summary, needed)
+                _mark_implied_rows(context, summary.entity, sync_id, scanned=known.keys())
     except BaseException as error:
         sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
         raise
@@ -162,32 +161,21 @@ def _mark_unscanned_partitions(context: MirrorContext, summary: ForensicSummary,
         unproven.add(context.conn, context.source.name, summary.entity, context.run, doubts)
 
 
-def _rows_depended_on(context: MirrorContext, name: str) -> set[tuple]:
-    """Return the keys of another entity's rows that the copy lacks, although live rows of the named entity need them.
+def _mark_implied_rows(context: MirrorContext, name: str, sync_id: int, scanned: Collection[str]) -> None:
+    """Make rows of other entities unproven that rows of the named one imply since the repair, if the copy lacks them.
 
-    They would be deleted with them.
+    `scanned`: the names of the entities that are repaired. What their plans name has been looked at by their scans.
     """
     entity = entity_of(context.source, name)
-    if entity.cascade is None:
-        return set()
-    other = entity_of(context.source, entity.cascade.entity)
-    return set(context.conn.execute(rows_depended_on(entity, other.table)).fetchall())
-
-
-def _mark_rows_depended_on(context: MirrorContext, summary: ForensicSummary, new: set[tuple]) -> None:
-    """Make the `new` rows of `_rows_depended_on` unproven. New: lacking only since the repair.
-
-    The scan of their entity has looked up the others already.
-    """
-    if not new:
-        return
-    cascade = entity_of(context.source, summary.entity).cascade
-    why = (
-        f"{summary.entity} that depend on it are in the copy, but it is not, and no list shows it. The next scan looks"
-        " it up"
-    )
-    doubts = [Doubt(key, why) for key in sorted(new)]
-    unproven.add(context.conn, context.source.name, cascade.entity, context.run, doubts)
+    why = f"rows of {name} imply it, but the copy lacks it and its list doesn't show it. The next scan looks it up"
+    for implies in entity.implied:
+        other = entity_of(context.source, implies.entity).table
+        query = lacking_rows(entity, implies, other, sql.SQL("t.sync_id = {}").format(sql.Literal(sync_id)))
+        if implies.entity in scanned:
+            key, plan = identifiers(other.key), _plan(context, other)
+            query += sql.SQL(" EXCEPT SELECT {} FROM {}").format(key, plan)
+        if doubts := [Doubt(key, why) for key in context.conn.execute(query)]:
+            unproven.add(context.conn, context.source.name, implies.entity, context.run, doubts)
 
 
 def _plan(context: MirrorContext, table: Table) -> sql.Identifier:

@@ -19,11 +19,8 @@ from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.evidence import in_scope, keep_plan, remember_unproven
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.implicit_deletes import (
-    doubt_implied_deletes,
-    mark_unknown_deletes,
-    suspect_rows_depended_on,
-)
+from include.sources.mirror.implicit_deletes import doubt_implied_deletes, mark_unknown_deletes
+from include.sources.mirror.implied_rows import suspect_implied_rows
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.planning import (
     doubt_lagging_source,
@@ -70,7 +67,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     if entity.history:
         extract.require_rows()
     figures = _comparison(context, scope, extract)
-    suspect_rows_depended_on(context, extract)
+    suspect_implied_rows(context, extract)
     doubt_young(context, extract)
     looks = second_look(context, extract)
     if entity.history:

@@ -75,11 +75,7 @@ class Mirror:
                 f"the base_path of {self.name}, {self.base_path!r}, begins with / and doesn't end with one"
             )
         names = [entity.name for entity in self.entities]
-        wanted = {need.entity for entity in self.entities for need in entity.needs}
-        wanted |= {child.parent for child in self.entities if isinstance(child, Child)}
-        wanted |= {entity.partitions.listed_by for entity in self.entities if entity.partitions}
-        wanted |= {entity.cascade.entity for entity in self.entities if entity.cascade}
-        unknown = sorted(filter(None, wanted - set(names)))
+        unknown = sorted(frozenset[str]().union(*(entity.refers_to for entity in self.entities)) - set(names))
         if unknown:
             raise ValueError(f"{self.name} has no entities {', '.join(unknown)}, which others name")
         if len(set(names)) < len(names):
@@ -88,8 +84,8 @@ class Mirror:
             if isinstance(child, Child):
                 _require_parent(child, entity_of(self, child.parent))
         for entity in self.entities:
-            for need in entity.needs:
-                _require_same_type(entity, need.by, entity_of(self, need.entity))
+            for each in (*entity.needs, *entity.implied):
+                _require_key_of(entity, each.by, entity_of(self, each.entity))
         tables = [table for entity in self.entities for table in entity.tables]
         tables += [derived.table for derived in self.derived]
         if astray := [table.full_name for table in tables if table.schema != self.name]:
@@ -184,15 +180,14 @@ def _require_parent(child: Child, parent: Entity) -> None:
     """Raise ValueError unless the entity can be the parent of these children."""
     if isinstance(parent, Child):
         raise ValueError(f"{child.name} names {parent.name} as its parent, which has a parent itself")
-    if len(child.lookup.by) != len(parent.table.key):
-        raise ValueError(f"{child.name} doesn't name the key of {parent.name} by {', '.join(child.lookup.by)}")
-    _require_same_type(child, child.lookup.by, parent)
 
 
-def _require_same_type(entity: Entity, by: Sequence[str], other: Entity) -> None:
-    """Raise ValueError if one of the columns `by` is text and the other entity's key a number, or the reverse."""
+def _require_key_of(entity: Entity, by: Sequence[str], other: Entity) -> None:
+    """Raise ValueError unless the columns `by` can have the other entity's key: as many columns, of the same types."""
+    if len(by) != len(other.table.key):
+        raise ValueError(f"{entity.name} doesn't name the key of {other.name} by {', '.join(by)}")
     readers = [{column.name: column.read for column in each.table.columns} for each in (entity, other)]
-    for name, key in zip(by, other.table.key, strict=False):
+    for name, key in zip(by, other.table.key, strict=True):
         if {_kind(readers[0][name]), _kind(readers[1][key])} == {"text", "number"}:
             raise ValueError(
                 f"{entity.name}.{name} is {_kind(readers[0][name])} and names {other.name}.{key}, which is"

@@ -76,10 +76,7 @@ def new_states(
         return {"": NewState(_later(before, read_until), in_step=not unproven)}
     first_unproven = None if children_unproven or not read_until else _first_unproven(extract, read_until)
     stays = isinstance(entity, Discovered) and entity.partial(context)
-    # The total of a list in brief is not that of its records.
-    brings = isinstance(entity, Discovered) or any(
-        status == "confirmed" for _, status in compare.plan_counts(extract.stage)
-    )
+    brings = any(status == "confirmed" for _, status in compare.plan_counts(extract.stage))
     for partition in (partition for group in groups for partition in group.partitions):
         kept_as = "" if isinstance(entity, Child) else partition
         before = sync_log.state(context.conn, context.source.name, entity.name, kept_as).watermark

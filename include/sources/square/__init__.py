@@ -19,7 +19,7 @@ from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import FullList, Since, Window
 from include.sources.mirror.context import MirrorContext
-from include.sources.mirror.entity import Cascade, Listed, Part
+from include.sources.mirror.entity import Cascade, Implies, Listed, Part
 from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.lookup_request import Lookup
@@ -311,6 +311,7 @@ ENTITIES = (
         tables.CATALOG_INVENTORY,
         "variation_id",
         ["IN_STOCK"],
+        implies=(Implies("locations", ("location_id",)),),
         leaves_out=LeftOut(missing={"counts in other states": "they are rows of inventory_counts", **ESTIMATED}),
     ),
     # The list shows only the newest counts. Older ones in the copy are history, and never surplus.
@@ -321,6 +322,7 @@ ENTITIES = (
         history=True,
         ended="t.catalog_object_id IN (SELECT id FROM square.catalog_variations"
         " WHERE is_deleted OR deleted_at IS NOT NULL)",
+        implies=(Implies("catalog_inventory", ("catalog_object_id", "location_id"), "t.state = 'IN_STOCK'"),),
         leaves_out=LeftOut(
             missing={"older counts": "the list shows the newest ones; the copy keeps what it has seen", **ESTIMATED}
         ),
@@ -345,10 +347,17 @@ ENTITIES = (
             column="location_id",
             listed_by="locations",
         ),
+        implies=(Implies("orders", ("order_id",)),),
         # Two lists, since `is_offline_payment` is false by default, and may leave out payments that were taken offline.
         views=({}, {"is_offline_payment": "true"}),
     ),
-    _money_moved(tables.ORDER_REFUNDS, "refunds", "refund", {}),
+    _money_moved(
+        tables.ORDER_REFUNDS,
+        "refunds",
+        "refund",
+        {},
+        implies=(Implies("payments", ("payment_id",)), Implies("orders", ("order_id",))),
+    ),
 )
 
 SOURCE = Mirror(
