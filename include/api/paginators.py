@@ -113,10 +113,10 @@ class Paginator(ABC):
 class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; the last page has none.
 
-    Dots in `token` lead into objects. The token is sent as `param`, in the query or, with `in_body`, in the JSON body.
-    `more`: the key of a flag that is false on the last page, even if that page has a token. `end`: the key of a flag
-    that is true there. `optional`: an answer without rows may leave out the key `rows` if it has no unknown keys.
-    `as_of`: the key of the time up to which the list is complete, in ISO 8601. `cap`: as in `Paginator`.
+    The token is sent as `param`, in the query or, with `in_body`, in the JSON body. `more`: the key of a flag that is
+    false on the last page, even if that page has a token. `end`: the key of a flag that is true there. `optional`: an
+    answer without rows may leave out the key `rows` if it has no unknown keys. `as_of`: the key of the time up to which
+    the list is complete, in ISO 8601. `cap`: as in `Paginator`. Dots in keys lead into objects.
     """
 
     rows: str
@@ -147,17 +147,17 @@ class Cursor(Paginator):
         return replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        beside = {self.token.partition(".")[0], self.more, self.end, self.as_of}
+        beside = {name.partition(".")[0] for name in self.beside}
         rows = optional_rows(answer.data, self.rows, beside) if self.optional else listed_rows(answer, self.rows)
         token = value_at(answer.data, self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
-        if (self.more and answer.data.get(self.more) is False) or (self.end and answer.data.get(self.end) is True):
+        if (self.more and value_at(answer.data, self.more) is False) or _is_end(answer.data, self.end):
             token = None
         return Page(position, rows, token or None, date=answer.date, as_of=self._as_of(answer.data))
 
     def _as_of(self, data: Mapping[str, Any]) -> datetime | None:
-        text = data.get(self.as_of) if self.as_of else None
+        text = value_at(data, self.as_of) if self.as_of else None
         try:
             moment = datetime.fromisoformat(text) if text else None
             # A time that has no year between 1 and 9999 in UTC could be written to Postgres, but not read again.
@@ -170,7 +170,8 @@ class Cursor(Paginator):
 class LastId(Paginator):
     """Each page is asked for by the last id of the page before, sent as `param`; `more` is false on the last page.
 
-    `id`: the key of a row's id. The API may refuse it once that row is deleted. `cap`: as in `Paginator`.
+    `id`: the key of a row's id. The API may refuse it once that row is deleted. `cap`: as in `Paginator`. Dots in
+    `more` lead into objects.
     """
 
     rows: str
@@ -189,7 +190,7 @@ class LastId(Paginator):
         return base if position is None else replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        rows, more = listed_rows(answer, self.rows), answer.data.get(self.more)
+        rows, more = listed_rows(answer, self.rows), value_at(answer.data, self.more)
         if not isinstance(more, bool):
             raise RefuseData(f"{self.more!r} is neither true nor false")
         last = rows[-1].get(self.id) if rows else position
@@ -213,6 +214,8 @@ class NextLink(Paginator):
     - `total`: the key of the count of all rows, None if there is none
     - `end`: the key of a flag that is true on the last page, even if that page has an address
     - `cap`: as in `Paginator`
+
+    Dots in keys lead into objects.
     """
 
     rows: str | None = None
@@ -244,13 +247,12 @@ class NextLink(Paginator):
             rows, link = as_rows(answer.data, "rows"), None
         else:
             rows = listed_rows(answer, self.rows)
-            link = answer.data.get(self.key) if self.key else None
+            link = value_at(answer.data, self.key) if self.key else None
         if self.key is None:
             links = parse_header_links(answer.headers.get("Link", ""))
             link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
-        ended = self.end is not None and answer.data.get(self.end) is True
-        following = None if link is None or ended else query_of(link)
-        total = as_count(answer.data.get(self.total)) if self.total else None
+        following = None if link is None or _is_end(answer.data, self.end) else query_of(link)
+        total = as_count(value_at(answer.data, self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
@@ -372,6 +374,11 @@ class SpringPage(_Numbered):
         is_last = data.get("last", total_pages is not None) is True
         more = self._nth(position) < (total_pages or 0) or (bool(rows) and not is_last)
         return replace(page, next=position + 1 if more else None)
+
+
+def _is_end(data: Any, end: str | None) -> bool:
+    """Return whether the flag at the path `end`, if the list has one, says that the page is the last."""
+    return end is not None and value_at(data, end) is True
 
 
 def _is_full(rows: list, meta: Mapping[str, Any], crawl: Crawl) -> bool:

@@ -397,6 +397,19 @@ def test_a_flag_may_tell_the_end_beside_a_token_or_an_address(end, next_page):
     assert (token.next, link.next) == (next_page, next_page)
 
 
+def test_flags_totals_and_addresses_may_lie_in_objects():
+    told = {"meta": {"has_more": False, "token": "n", "total": "7", "now": "2026-02-03T12:00:00Z"}, **FEW}
+    cursor = Cursor("rows", token="meta.token", more="meta.has_more", as_of="meta.now")
+    page = cursor.read(Answer(told), None)
+    assert (page.next, page.as_of) == (None, NOON)
+    assert cursor.read(Answer({**told, "meta": {**told["meta"], "has_more": True}}), None).next == "n"
+    links = NextLink("rows", key="links.next", total="meta.total", end="meta.has_ended")
+    page = links.read(Answer({**told, "links": {"next": "https://a.example/?n"}}), None)
+    assert (page.next, page.total_entries) == ("n", 7)
+    assert links.read(Answer({**told, "links": {"next": "?n"}, "meta": {"has_ended": True}}), None).next is None
+    assert LastId("rows", more="meta.has_more").read(Answer(told), None).next is None
+
+
 # -- Rows inside objects
 
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from requests.structures import CaseInsensitiveDict
 
 from include.api.errors import RefuseData
+from include.api.list_answers import value_at
 from include.api.paginators import Cursor, LastId, NextLink, Page, PageNumber, Paginator, Single
 from include.api.request import Answer
 from include.sources.mirror.changes import Feed
@@ -87,7 +88,7 @@ def _first_page(where: str, paginator: Paginator, recorded: Any) -> Page:
         ) from error
     if not page.rows:
         raise WrongExamples(f"the recorded answer of {where} has no records: record a page that has some")
-    if missing := [name for name in _names_beside(paginator) if name not in answer.data]:
+    if missing := [name for name in _names_beside(paginator) if value_at(answer.data, name) is None]:
         raise WrongExamples(
             f"the recorded answer of {where} has no {', '.join(map(repr, missing))}, which its"
             f" {type(paginator).__name__} reads: see what the API calls it"

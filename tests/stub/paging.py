@@ -86,7 +86,11 @@ def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
         return list(page.rows)
     to_list, _, to_record = paginator.rows.partition("[*].")
     rows = [_put({}, to_record, row) for row in page.rows] if to_record else list(page.rows)
-    told = _put(_beside(paginator, page, request), to_list, rows)
+    told: dict[str, Any] = {}
+    for name, value in _beside(paginator, page, request).items():
+        # Names with dots that are no paths begin so.
+        told = {**told, name: value} if name.startswith("@") else _put(told, name, value)
+    told = _put(told, to_list, rows)
     if isinstance(paginator, Cursor) and (page.following is not None or paginator.end):
         # One that tells its end has a token on its last page too.
         told = _put(told, paginator.token, f"{TOKEN}{page.number + 1}")

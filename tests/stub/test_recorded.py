@@ -53,6 +53,11 @@ def test_records_are_read_as_the_declaration_says(paginator, listing):
         ),
         (Cursor("items"), {"items": [], "cursor": "b"}, "has no records: record a page that has some"),
         (Cursor("items", more="mor"), {"items": [TOOL], "cursor": "b", "more": True}, "has no 'mor', which its Cursor"),
+        (
+            Cursor("items", token="meta.cursor", more="meta.mor"),
+            {"items": [TOOL], "meta": {"cursor": "b", "more": True}},
+            "has no 'meta.mor', which its Cursor",
+        ),
         (LastId("items", more="more"), {"items": [TOOL], "has_more": True}, "'more' is neither true nor false"),
         (LastId("items"), {"items": [TOOL], "has_more": False}, "leads to no second page by the flag 'has_more'"),
         (NextLink(), [TOOL], "leads to no second page by its Link header"),
