@@ -39,16 +39,18 @@ class Page:
 
 @dataclass(frozen=True)
 class Crawl:
-    """The pages so far: rows of the largest page, the total of pages claimed last, and the number of all rows."""
+    """The pages so far: rows of the largest page, the totals claimed last, and the number of all rows."""
 
     largest: int = 0
     total_pages: int | None = None
     rows: int = 0
+    total_entries: int | None = None
 
     def after(self, page: Page) -> "Crawl":
         """Return the crawl with one more page."""
-        known = self.total_pages if page.total_pages is None else page.total_pages
-        return Crawl(max(self.largest, len(page.rows)), known, self.rows + len(page.rows))
+        pages = self.total_pages if page.total_pages is None else page.total_pages
+        entries = self.total_entries if page.total_entries is None else page.total_entries
+        return Crawl(max(self.largest, len(page.rows)), pages, self.rows + len(page.rows), entries)
 
 
 FRESH = Crawl()
@@ -347,6 +349,59 @@ class PageNumber(_Numbered):
         total_pages = crawl.after(page).total_pages
         more = bool(rows) if total_pages is None else self._nth(position) < total_pages or _is_full(rows, meta, crawl)
         return replace(page, next=position + 1 if more else None)
+
+
+@dataclass(frozen=True)
+class Offset(Paginator):
+    """Each page is asked for by the number of rows before it: `param`, in the query or, with `in_body`, in the body.
+
+    `total`: the key of the count of all rows; dots lead into objects. It may be missing, a text, or wrong: it proves
+    only that more rows follow. Up to it the crawl goes on; after it the crawl goes on as long as pages are full, and
+    without it to a page without rows. A page may have fewer rows than were asked for. `cap`: as in `Paginator`.
+    """
+
+    rows: str
+    param: str = "offset"
+    total: str | None = None
+    in_body: bool = False
+    cap: int | None = None
+    start: None = field(default=None, init=False)
+    by_place = True
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return (self.total,) if self.total else ()
+
+    def request(self, base: Request, position: Position) -> Request:
+        if position is None:
+            return base
+        if self.in_body:
+            return replace(base, body={**(base.body or {}), self.param: int(position)})
+        return replace(base, params={**base.params, self.param: int(position)})
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        rows = listed_rows(answer, self.rows)
+        total = as_count(value_at(answer.data, self.total)) if self.total else None
+        page = Page(position, rows, None, total_entries=total, date=answer.date)
+        known, seen = crawl.after(page).total_entries, int(position or 0) + len(rows)
+        more = bool(rows) and (known is None or seen < known or len(rows) >= crawl.largest)
+        # A text, since a number would be that of a page.
+        return replace(page, next=str(seen) if more else None)
+
+    def doubtful(self, page: Page, crawl: Crawl) -> bool:
+        return super().doubtful(page, crawl) and not self.may_be_past_end(page, crawl.after(page))
+
+    def contradiction(self, page: Page, crawl: Crawl) -> str:
+        seen, total = int(page.position or 0), page.total_entries
+        if page.rows or total is None or seen >= total:
+            return ""
+        return f"the list ends after {seen} rows, but says that it has {total}"
+
+    def past_end(self, page: Page, crawl: Crawl) -> bool:
+        return page.total_entries is not None and int(page.position or 0) >= page.total_entries
+
+    def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
+        return crawl.total_entries is not None and int(page.position or 0) >= crawl.total_entries
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,6 @@ class Stubbed:
         assert written == 1, f"{table.name}: {written} rows for {key}"
 
 
-
 def _free_text(table: Table, fixed: Collection[str] = ()) -> str | None:
     """The first column of text that nothing hangs on; `fixed`: columns that point to other rows."""
     fixed = {*fixed, *table.key, *filter(None, (table.version, table.changed, table.tombstone))}
