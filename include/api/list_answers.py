@@ -32,7 +32,12 @@ def query_of(link: Any) -> str:
 
 
 def value_at(data: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path with dots, None if it ends early. Raises RefuseData if no object is on its way."""
+    """Return the value at a path with dots, None if it ends early. Raises RefuseData if no object is on its way.
+
+    A key may have dots itself, as `@odata.nextLink` does.
+    """
+    if path in data:
+        return data[path]
     value: Any = data
     for name in path.split("."):
         if value is None:

@@ -39,16 +39,18 @@ class Page:
 
 @dataclass(frozen=True)
 class Crawl:
-    """The pages so far: rows of the largest page, the total of pages claimed last, and the number of all rows."""
+    """The pages so far: rows of the largest page, the totals claimed last, and the number of all rows."""
 
     largest: int = 0
     total_pages: int | None = None
     rows: int = 0
+    total_entries: int | None = None
 
     def after(self, page: Page) -> "Crawl":
         """Return the crawl with one more page."""
-        known = self.total_pages if page.total_pages is None else page.total_pages
-        return Crawl(max(self.largest, len(page.rows)), known, self.rows + len(page.rows))
+        pages = self.total_pages if page.total_pages is None else page.total_pages
+        entries = self.total_entries if page.total_entries is None else page.total_entries
+        return Crawl(max(self.largest, len(page.rows)), pages, self.rows + len(page.rows), entries)
 
 
 FRESH = Crawl()
@@ -113,10 +115,10 @@ class Paginator(ABC):
 class Cursor(Paginator):
     """Each answer carries the token of the next page under `token`; the last page has none.
 
-    Dots in `token` lead into objects. The token is sent as `param`, in the query or, with `in_body`, in the JSON body.
-    `more`: the key of a flag that is false on the last page, even if that page has a token. `end`: the key of a flag
-    that is true there. `optional`: an answer without rows may leave out the key `rows` if it has no unknown keys.
-    `as_of`: the key of the time up to which the list is complete, in ISO 8601. `cap`: as in `Paginator`.
+    The token is sent as `param`, in the query or, with `in_body`, in the JSON body. `more`: the key of a flag that is
+    false on the last page, even if that page has a token. `end`: the key of a flag that is true there. `optional`: an
+    answer without rows may leave out the key `rows` if it has no unknown keys. `as_of`: the key of the time up to which
+    the list is complete, in ISO 8601. `cap`: as in `Paginator`. Dots in keys lead into objects.
     """
 
     rows: str
@@ -147,17 +149,17 @@ class Cursor(Paginator):
         return replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        beside = {self.token.partition(".")[0], self.more, self.end, self.as_of}
+        beside = {name.partition(".")[0] for name in self.beside}
         rows = optional_rows(answer.data, self.rows, beside) if self.optional else listed_rows(answer, self.rows)
         token = value_at(answer.data, self.token)
         if token is not None and not isinstance(token, str):
             raise RefuseData(f"{self.token!r} is no text")
-        if (self.more and answer.data.get(self.more) is False) or (self.end and answer.data.get(self.end) is True):
+        if (self.more and value_at(answer.data, self.more) is False) or _is_end(answer.data, self.end):
             token = None
         return Page(position, rows, token or None, date=answer.date, as_of=self._as_of(answer.data))
 
     def _as_of(self, data: Mapping[str, Any]) -> datetime | None:
-        text = data.get(self.as_of) if self.as_of else None
+        text = value_at(data, self.as_of) if self.as_of else None
         try:
             moment = datetime.fromisoformat(text) if text else None
             # A time that has no year between 1 and 9999 in UTC could be written to Postgres, but not read again.
@@ -170,7 +172,8 @@ class Cursor(Paginator):
 class LastId(Paginator):
     """Each page is asked for by the last id of the page before, sent as `param`; `more` is false on the last page.
 
-    `id`: the key of a row's id. The API may refuse it once that row is deleted. `cap`: as in `Paginator`.
+    `id`: the key of a row's id. The API may refuse it once that row is deleted. `cap`: as in `Paginator`. Dots in
+    `more` lead into objects.
     """
 
     rows: str
@@ -189,7 +192,7 @@ class LastId(Paginator):
         return base if position is None else replace(base, params={**base.params, self.param: position})
 
     def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
-        rows, more = listed_rows(answer, self.rows), answer.data.get(self.more)
+        rows, more = listed_rows(answer, self.rows), value_at(answer.data, self.more)
         if not isinstance(more, bool):
             raise RefuseData(f"{self.more!r} is neither true nor false")
         last = rows[-1].get(self.id) if rows else position
@@ -213,6 +216,8 @@ class NextLink(Paginator):
     - `total`: the key of the count of all rows, None if there is none
     - `end`: the key of a flag that is true on the last page, even if that page has an address
     - `cap`: as in `Paginator`
+
+    Dots in keys lead into objects.
     """
 
     rows: str | None = None
@@ -244,13 +249,12 @@ class NextLink(Paginator):
             rows, link = as_rows(answer.data, "rows"), None
         else:
             rows = listed_rows(answer, self.rows)
-            link = answer.data.get(self.key) if self.key else None
+            link = value_at(answer.data, self.key) if self.key else None
         if self.key is None:
             links = parse_header_links(answer.headers.get("Link", ""))
             link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
-        ended = self.end is not None and answer.data.get(self.end) is True
-        following = None if link is None or ended else query_of(link)
-        total = as_count(answer.data.get(self.total)) if self.total else None
+        following = None if link is None or _is_end(answer.data, self.end) else query_of(link)
+        total = as_count(value_at(answer.data, self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
@@ -348,6 +352,59 @@ class PageNumber(_Numbered):
 
 
 @dataclass(frozen=True)
+class Offset(Paginator):
+    """Each page is asked for by the number of rows before it: `param`, in the query or, with `in_body`, in the body.
+
+    `total`: the key of the count of all rows; dots lead into objects. It may be missing, a text, or wrong: it proves
+    only that more rows follow. Up to it the crawl goes on; after it the crawl goes on as long as pages are full, and
+    without it to a page without rows. A page may have fewer rows than were asked for. `cap`: as in `Paginator`.
+    """
+
+    rows: str
+    param: str = "offset"
+    total: str | None = None
+    in_body: bool = False
+    cap: int | None = None
+    start: None = field(default=None, init=False)
+    by_place = True
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        return (self.total,) if self.total else ()
+
+    def request(self, base: Request, position: Position) -> Request:
+        if position is None:
+            return base
+        if self.in_body:
+            return replace(base, body={**(base.body or {}), self.param: int(position)})
+        return replace(base, params={**base.params, self.param: int(position)})
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        rows = listed_rows(answer, self.rows)
+        total = as_count(value_at(answer.data, self.total)) if self.total else None
+        page = Page(position, rows, None, total_entries=total, date=answer.date)
+        known, seen = crawl.after(page).total_entries, int(position or 0) + len(rows)
+        more = bool(rows) and (known is None or seen < known or len(rows) >= crawl.largest)
+        # A text, since a number would be that of a page.
+        return replace(page, next=str(seen) if more else None)
+
+    def doubtful(self, page: Page, crawl: Crawl) -> bool:
+        return super().doubtful(page, crawl) and not self.may_be_past_end(page, crawl.after(page))
+
+    def contradiction(self, page: Page, crawl: Crawl) -> str:
+        seen, total = int(page.position or 0), page.total_entries
+        if page.rows or total is None or seen >= total:
+            return ""
+        return f"the list ends after {seen} rows, but says that it has {total}"
+
+    def past_end(self, page: Page, crawl: Crawl) -> bool:
+        return page.total_entries is not None and int(page.position or 0) >= page.total_entries
+
+    def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
+        return crawl.total_entries is not None and int(page.position or 0) >= crawl.total_entries
+
+
+@dataclass(frozen=True)
 class SpringPage(_Numbered):
     """Pages of Spring: objects with `content`, `totalPages` and `last`, or plain arrays.
 
@@ -372,6 +429,11 @@ class SpringPage(_Numbered):
         is_last = data.get("last", total_pages is not None) is True
         more = self._nth(position) < (total_pages or 0) or (bool(rows) and not is_last)
         return replace(page, next=position + 1 if more else None)
+
+
+def _is_end(data: Any, end: str | None) -> bool:
+    """Return whether the flag at the path `end`, if the list has one, says that the page is the last."""
+    return end is not None and value_at(data, end) is True
 
 
 def _is_full(rows: list, meta: Mapping[str, Any], crawl: Crawl) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from include.confidence.field_counts import NULL, TYPES, Counted, FieldCount, Questions, Reader, Record, value_at
-from include.warehouse.field_path import join
+from include.warehouse.field_path import join, places_of
 
 # The first records are all counted, and then each eighth.
 ALL_OF, EVERY = 1000, 8
@@ -102,6 +102,8 @@ class Census:
         self.sample: list[Record] = []
         self._root = _Place("", 0)
         self._places = {"": self._root}
+        # The objects in which columns read: their keys are fields, whatever they look like.
+        self._read = {"", *(around for path in self.questions.readers for around in places_of(path))}
         self._elements: dict[str, _Elements] = {}
         self._unreadable: dict[str, set[str]] = {}
         self._codes: dict[str, set[str] | None] = {path: set() for path in self.questions.codes}
@@ -262,7 +264,7 @@ class Census:
         """Store the keys and types of an object that has a new shape. Return the shape."""
         if place.is_map:
             return _Shape()
-        if place is not self._root and _holds_data(place, record):
+        if place.path not in self._read and _holds_data(place, record):
             self._become_map(place)
             return _Shape()
         objects, lists = [], []

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 _SPECIAL = re.compile(r'[.\[\]"]')
@@ -23,6 +24,12 @@ def split(path: str) -> list[str]:
     # The last match is the empty one at the end.
     *steps, _ = _STEP.findall(path)
     return [json.loads(step) if step.startswith('"') else step for step in steps]
+
+
+def places_of(path: str) -> list[str]:
+    """Return the paths of the objects that a field lies in: of `a.b.c` a and a.b."""
+    *around, _ = split(path)
+    return list(accumulate(around, join, initial=""))[1:]
 
 
 def lies_in(path: str, outer: str) -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from include.api.errors import RefuseData
-from include.api.paginators import Crawl, Cursor, LastId, NextLink, Page, PageNumber, Single, SpringPage
+from include.api.paginators import Crawl, Cursor, LastId, NextLink, Offset, Page, PageNumber, Single, SpringPage
 from include.api.request import Answer, Request
 
 FEW = {"rows": [{"id": 1}]}
@@ -395,6 +395,72 @@ def test_a_flag_may_tell_the_end_beside_a_token_or_an_address(end, next_page):
         Answer({**FEW, "next": "https://a.example/?n", "end_of_stream": end}), None
     )
     assert (token.next, link.next) == (next_page, next_page)
+
+
+def test_flags_totals_and_addresses_may_lie_in_objects():
+    told = {"meta": {"has_more": False, "token": "n", "total": "7", "now": "2026-02-03T12:00:00Z"}, **FEW}
+    cursor = Cursor("rows", token="meta.token", more="meta.has_more", as_of="meta.now")
+    page = cursor.read(Answer(told), None)
+    assert (page.next, page.as_of) == (None, NOON)
+    assert cursor.read(Answer({**told, "meta": {**told["meta"], "has_more": True}}), None).next == "n"
+    links = NextLink("rows", key="links.next", total="meta.total", end="meta.has_ended")
+    page = links.read(Answer({**told, "links": {"next": "https://a.example/?n"}}), None)
+    assert (page.next, page.total_entries) == ("n", 7)
+    assert links.read(Answer({**told, "links": {"next": "?n"}, "meta": {"has_ended": True}}), None).next is None
+    assert LastId("rows", more="meta.has_more").read(Answer(told), None).next is None
+
+
+# -- Offsets
+
+ISSUES = Offset("issues", param="startAt", total="meta.total")
+
+
+@pytest.mark.parametrize(
+    ("position", "count", "total", "crawl", "following"),
+    [
+        (None, 50, 120, Crawl(), "50"),
+        ("50", 30, 120, Crawl(largest=50), "80"),
+        ("100", 20, "120", Crawl(largest=50), None),
+        ("100", 50, 120, Crawl(largest=50), "150"),
+        ("100", 20, None, Crawl(largest=50, total_entries=130), "120"),
+        ("100", 20, None, Crawl(largest=50), "120"),
+        ("100", 0, 120, Crawl(largest=50), None),
+        ("100", 0, None, Crawl(largest=50), None),
+    ],
+)
+def test_an_offset_counts_the_rows_before_the_page(position, count, total, crawl, following):
+    page = ISSUES.read(Answer({"issues": rows(count), "meta": {"total": total}}), position, crawl)
+    assert page.next == following
+
+
+def test_an_offset_is_asked_for_in_the_query_or_in_the_body():
+    base = Request("/search", {"startAt": 7, "jql": "x"}, body={"jql": "x"})
+    assert ISSUES.request(base, None) == base
+    assert ISSUES.request(base, "50").params == {"startAt": 50, "jql": "x"}
+    assert Offset("issues", in_body=True).request(base, "50").body == {"offset": 50, "jql": "x"}
+    assert (ISSUES.beside, Offset("issues").beside) == (("meta.total",), ())
+
+
+@pytest.mark.parametrize(
+    ("page", "crawl", "doubtful", "contradicts"),
+    [
+        (Page("100", [], None, total_entries=120), Crawl(), True, True),
+        (Page(None, [], None, total_entries=1), Crawl(), False, True),
+        (Page(None, [], None, total_entries=0), Crawl(), False, False),
+        (Page("100", [], None, total_entries=100), Crawl(), False, False),
+        (Page("100", [], None), Crawl(total_entries=100), False, False),
+        (Page("100", [], None), Crawl(), True, False),
+    ],
+)
+def test_an_empty_page_before_the_end_is_doubtful(page, crawl, doubtful, contradicts):
+    assert (ISSUES.doubtful(page, crawl), bool(ISSUES.contradiction(page, crawl))) == (doubtful, contradicts)
+
+
+def test_a_page_lies_past_the_end_by_the_total():
+    assert ISSUES.past_end(Page("100", rows(3), "103", total_entries=100), Crawl())
+    assert not ISSUES.past_end(Page("100", rows(3), "103"), Crawl())
+    assert ISSUES.may_be_past_end(Page("100", [], None), Crawl(total_entries=100))
+    assert not ISSUES.may_be_past_end(Page("100", [], None), Crawl())
 
 
 # -- Rows inside objects

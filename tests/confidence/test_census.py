@@ -99,6 +99,12 @@ class TestBounds:
         assert set(census.counted().fields) == {"meta"}
         assert key not in json.dumps(census.to_json())
 
+    def test_an_object_in_which_a_column_reads_is_no_map(self):
+        fields = {"name": 1, "customfield_10016": 2, **{f"f{n}": n for n in range(MAX_KEYS)}}
+        found = counted([{"fields": fields}], questions=Questions(readers={"fields.name": str}))
+        assert set(found.fields) == {"fields", *(f"fields.{name}" for name in fields)}
+        assert not found.maps
+
     @pytest.mark.parametrize(
         "key", ["item_variation_data", "TOTAL_AMOUNT_2024", "address1", "taxRate", "PRICELEVELNAME"]
     )

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 from requests.structures import CaseInsensitiveDict
 
 from include.api.errors import RefuseData
+from include.api.list_answers import value_at
 from include.api.paginators import Cursor, LastId, NextLink, Page, PageNumber, Paginator, Single
 from include.api.request import Answer
 from include.sources.mirror.changes import Feed
@@ -22,6 +23,7 @@ from include.sources.mirror.lookup import read_rows
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.warehouse.field_path import join, split
+from include.warehouse.table import Table
 from tests.stub import WrongExamples
 from tests.stub.store import has_field
 
@@ -59,13 +61,18 @@ def _read(source: Mirror, entity: Entity, recorded: Recorded | None) -> list[Rec
         )
     name = entity.table.full_name
     records = _first_page(f"the list of {name}", entity.paginator, recorded.listing).rows
-    if isinstance(feed := entity.changes, Feed):
-        _require_events(f"the feed of {name}", entity, feed.paginator, recorded.feed, feed.record, feed.deleted)
-    if deletes := entity.deletes:
-        _require_events(f"the deletes of {name}", entity, deletes.paginator, recorded.deletes, deletes.deleted)
-    _require_look_up(f"the look-up of {name}", entity, entity.lookup, records, recorded.lookup)
+    shown = [records[0], _looked_up(f"the look-up of {name}", entity, entity.lookup, records, recorded.lookup)]
     if witness := entity.lookup.witness:
-        _require_look_up(f"the witness of {name}", entity, witness, records, recorded.witness)
+        shown.append(_looked_up(f"the witness of {name}", entity, witness, records, recorded.witness))
+    if isinstance(feed := entity.changes, Feed):
+        where = f"the feed of {name}"
+        told = _read_events(where, entity, feed.paginator, recorded.feed, feed.record, feed.deleted)
+        for record in (each for each in told if entity.table.key_of(each) == entity.table.key_of(records[0])):
+            _require_fields(where, "feed", entity, records[0], record)
+        shown += told
+    if deletes := entity.deletes:
+        _read_events(f"the deletes of {name}", entity, deletes.paginator, recorded.deletes, deletes.deleted)
+    _require_ignored(entity.table, shown)
     return records
 
 
@@ -88,7 +95,7 @@ def _first_page(where: str, paginator: Paginator, recorded: Any) -> Page:
         ) from error
     if not page.rows:
         raise WrongExamples(f"the recorded answer of {where} has no records: record a page that has some")
-    if missing := [name for name in _names_beside(paginator) if name not in answer.data]:
+    if missing := [name for name in _names_beside(paginator) if value_at(answer.data, name) is None]:
         raise WrongExamples(
             f"the recorded answer of {where} has no {', '.join(map(repr, missing))}, which its"
             f" {type(paginator).__name__} reads: see what the API calls it"
@@ -136,10 +143,13 @@ def _what_leads_on(paginator: Paginator) -> str:
     return "its totals"
 
 
-def _require_events(
+def _read_events(
     where: str, entity: Entity, paginator: Paginator, recorded: Any, *readers: Callable[[Record], Record | None]
-) -> None:
-    """Raise WrongExamples unless a recorded page of events tells a change of one of the entity's records."""
+) -> list[Record]:
+    """Return the records that the first reader finds in a recorded page of events.
+
+    Raises WrongExamples unless the page tells a change of one of the entity's records.
+    """
     if recorded is None:
         raise WrongExamples(f"ANSWERS lacks {where}: record the first page of its events")
     events = _first_page(where, paginator, recorded).rows
@@ -149,6 +159,7 @@ def _require_events(
             f"the recorded answer of {where} has no event in which `record` or `deleted` finds a record with its key:"
             " change them, or record a page with such an event"
         )
+    return [record for event in events for record in _told(where, event, readers[0])]
 
 
 def _told(where: str, event: Record, *readers: Callable[[Record], Record | None]) -> Iterator[Record]:
@@ -165,8 +176,11 @@ def _told(where: str, event: Record, *readers: Callable[[Record], Record | None]
             yield record
 
 
-def _require_look_up(where: str, entity: Entity, lookup: Lookup, records: Sequence[Record], recorded: Any) -> None:
-    """Raise WrongExamples unless the look-up's answer shows the list's first record, with the fields of the list."""
+def _looked_up(where: str, entity: Entity, lookup: Lookup, records: Sequence[Record], recorded: Any) -> Record:
+    """Return the list's first record as the look-up shows it.
+
+    Raises WrongExamples unless it does, with the fields and nested rows of the list.
+    """
     first = records[0]
     values = entity.table.named(first, lookup.by)
     if None in values or entity.table.key_of(first) is None:
@@ -196,19 +210,24 @@ def _require_look_up(where: str, entity: Entity, lookup: Lookup, records: Sequen
             f"`rows` doesn't find the list's first record in the recorded answer of {where} ({request}): change `rows`,"
             " or record the answer about that record"
         )
-    _require_fields(where, entity, first, same)
-    for path in entity.table.ignored:
-        if not any(has_field(record, split(path)) for record in (first, same)):
-            raise WrongExamples(
-                f"{entity.table.full_name} ignores {path}, which neither answer shows ({where}): see what the API calls"
-                " it, or record a record that has it"
-            )
+    _require_fields(where, "look-up", entity, first, same)
     for part in entity.parts:
         listed, looked_up = (_nested_keys(where, part, record) for record in (first, same))
         if listed != looked_up:
             raise WrongExamples(
                 f"{where} shows other rows of {part.table.full_name} than the list, so they would stay unproven: let"
                 " both requests ask for them, or record both answers again"
+            )
+    return same
+
+
+def _require_ignored(table: Table, shown: Sequence[Record]) -> None:
+    """Raise WrongExamples unless each field that the table ignores is in one of the records."""
+    for path in table.ignored:
+        if not any(has_field(record, split(path)) for record in shown):
+            raise WrongExamples(
+                f"{table.full_name} ignores {path}, which no recorded answer shows: see what the API calls it, or"
+                " record a record that has it"
             )
 
 
@@ -223,9 +242,12 @@ def _nested_keys(where: str, part: Part, record: Record) -> set[tuple | None]:
         ) from error
 
 
-def _require_fields(where: str, entity: Entity, listed: Record, looked_up: Record) -> None:
-    """Raise WrongExamples if only one of list and look-up shows a field: each scan would find it changed."""
-    for one, other, which in ((listed, looked_up, "only the list"), (looked_up, listed, "only the look-up")):
+def _require_fields(where: str, name: str, entity: Entity, listed: Record, shown: Record) -> None:
+    """Raise WrongExamples if only one of the list and another answer shows a field: each scan would find it changed.
+
+    `name`: how the message calls the other answer.
+    """
+    for one, other, which in ((listed, shown, "only the list"), (shown, listed, f"only the {name}")):
         if only := sorted(one.keys() - other.keys() - set(_unlike(entity))):
             fields = ", ".join(join("", name) for name in only)
             raise WrongExamples(
@@ -235,6 +257,6 @@ def _require_fields(where: str, entity: Entity, listed: Record, looked_up: Recor
 
 
 def _unlike(entity: Entity) -> Iterable[str]:
-    """The fields in which list and look-up may differ."""
+    """The fields in which a record's answers may differ."""
     uncompared = (column.path[0] for column in entity.table.columns if not column.compared)
     return (*(split(path)[0] for path in entity.table.ignored), *uncompared)

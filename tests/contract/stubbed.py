@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -40,6 +40,16 @@ from tests.stub.store import Record, Telling, TellingDelete
 from tests.stub.template import said
 
 ABSENT = 987_654_321
+# An SQL value that differs from the column's, which may be null.
+OTHER_VALUE: Mapping[str, LiteralString] = {
+    "text": "'spoilt'",
+    "bigint": "coalesce({}, 0) + 1",
+    "numeric": "coalesce({}, 0) + 1",
+    "boolean": "coalesce(NOT {}, true)",
+    "timestamp with time zone": "coalesce({} - interval '1 day', '2020-01-01T00:00:00Z')",
+    "date": "coalesce({} - 1, '2020-01-01')",
+    "jsonb": "jsonb_build_array({})",
+}
 
 
 class Stubbed:
@@ -196,11 +206,7 @@ class Stubbed:
         """Another value for a column of any kind."""
         query = "SELECT data_type FROM information_schema.columns WHERE table_schema = %s AND table_name = %s"
         (kind,) = self._conn.execute(f"{query} AND column_name = %s", [table.schema, table.name, column]).fetchone()
-        if kind == "text":
-            return sql.Literal("spoilt")
-        if kind in ("bigint", "numeric"):
-            return sql.SQL("coalesce({}, 0) + 1").format(sql.Identifier(column))
-        return sql.SQL("NULL")
+        return sql.SQL(OTHER_VALUE[kind]).format(sql.Identifier(column))
 
     def _do(self, query: str, table: Table, key: tuple, **more: sql.Composable) -> None:
         same = [

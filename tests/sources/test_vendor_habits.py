@@ -74,6 +74,15 @@ class TestListsWithoutATotalOfRows:
         with pytest.raises(SyncFailed, match="whose pages overlap has room for 60 rows, and 1 of them were"):
             sync_entities(shop.context)
 
+    def test_a_row_that_no_page_of_a_scan_shows_is_unseen(self, open_shop, conn):
+        shop = open_shop(**FEW | {"invoices": 60})
+        sync_entities(shop.context)
+        rows = shop.control.rows("invoices")
+        shop.control.script_pages("invoices", [rows[:25], [*rows[26:50], rows[0]], rows[50:]])
+        conn.execute("DELETE FROM repairshopr.invoices WHERE id = %s", [rows[25]["id"]])
+        summary = scanned(shop, "invoices")
+        assert (summary.plan.rows, summary.accounts["invoices"].unseen, summary.incomplete) == (0, 1, "")
+
     def test_rows_that_are_inserted_ahead_hide_none(self, open_shop, conn):
         shop = open_shop(**FEW | {"invoices": 60})
         rows = shop.control.rows("invoices")

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Paginator, Single, SpringPage
+from include.api.paginators import Cursor, LastId, NextLink, Offset, PageNumber, Paginator, Single, SpringPage
 from tests.stub.template import Said
 
 Record = Mapping[str, Any]
-KINDS = (Cursor, LastId, NextLink, PageNumber, Single, SpringPage)
+KINDS = (Cursor, LastId, NextLink, Offset, PageNumber, Single, SpringPage)
 # A token says where the next page begins; to the client it is any text.
 TOKEN = "after-"
 # What a link to the next page has beside what was asked for.
@@ -35,17 +35,22 @@ class UnknownPage(ValueError):
 def cut(paginator: Paginator, request: Said, rows: Sequence[Record], size: int) -> Asked:
     """Return the page that the request asks for; one behind the end is empty. Raises UnknownPage."""
     size = len(rows) or 1 if isinstance(paginator, Single) else size
-    if isinstance(paginator, LastId):
-        start = _behind(paginator, request, rows)
-        number = -(-start // size)
-    else:
-        try:
-            number = _number(paginator, request)
-        except (ValueError, TypeError, AttributeError):
-            raise UnknownPage from None
-        start = number * size
+    try:
+        start = _start(paginator, request, rows, size)
+    except (ValueError, TypeError, AttributeError):
+        raise UnknownPage from None
+    number = -(-start // size)
     following = number + 1 if start + size < len(rows) else None
     return Asked(number, rows[start : start + size], following, -(-len(rows) // size), len(rows))
+
+
+def _start(paginator: Paginator, request: Said, rows: Sequence[Record], size: int) -> int:
+    """Return the number of rows before the page that the request asks for."""
+    if isinstance(paginator, LastId):
+        return _behind(paginator, request, rows)
+    if isinstance(paginator, Offset):
+        return int(request.get(("body" if paginator.in_body else "query", paginator.param), 0))
+    return _number(paginator, request) * size
 
 
 def _behind(paginator: LastId, request: Said, rows: Sequence[Record]) -> int:
@@ -86,7 +91,11 @@ def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
         return list(page.rows)
     to_list, _, to_record = paginator.rows.partition("[*].")
     rows = [_put({}, to_record, row) for row in page.rows] if to_record else list(page.rows)
-    told = _put(_beside(paginator, page, request), to_list, rows)
+    told: dict[str, Any] = {}
+    for name, value in _beside(paginator, page, request).items():
+        # Names with dots that are no paths begin so.
+        told = {**told, name: value} if name.startswith("@") else _put(told, name, value)
+    told = _put(told, to_list, rows)
     if isinstance(paginator, Cursor) and (page.following is not None or paginator.end):
         # One that tells its end has a token on its last page too.
         told = _put(told, paginator.token, f"{TOKEN}{page.number + 1}")
@@ -102,6 +111,8 @@ def _beside(paginator: Paginator, page: Asked, request: Said) -> dict[str, Any]:
         return {"totalPages": page.pages, "totalElements": page.total, "last": not goes_on}
     if isinstance(paginator, PageNumber):
         return {paginator.meta: {"total_pages": page.pages, "total_entries": page.total}}
+    if isinstance(paginator, Offset):
+        return {paginator.total: page.total} if paginator.total else {}
     if isinstance(paginator, NextLink):
         address = {paginator.key: link(request, page)} if paginator.key and goes_on else {}
         total = {paginator.total: page.total} if paginator.total else {}

@@ -54,6 +54,11 @@ def test_records_are_read_as_the_declaration_says(paginator, listing):
         ),
         (Cursor("items"), {"items": [], "cursor": "b"}, "has no records: record a page that has some"),
         (Cursor("items", more="mor"), {"items": [TOOL], "cursor": "b", "more": True}, "has no 'mor', which its Cursor"),
+        (
+            Cursor("items", token="meta.cursor", more="meta.mor"),
+            {"items": [TOOL], "meta": {"cursor": "b", "more": True}},
+            "has no 'meta.mor', which its Cursor",
+        ),
         (LastId("items", more="more"), {"items": [TOOL], "has_more": True}, "'more' is neither true nor false"),
         (LastId("items"), {"items": [TOOL], "has_more": False}, "leads to no second page by the flag 'has_more'"),
         (NextLink(), [TOOL], "leads to no second page by its Link header"),
@@ -152,7 +157,7 @@ def test_a_field_with_a_dot_is_told_as_it_is_ignored():
 
 def test_a_field_that_is_ignored_under_a_wrong_name_is_told():
     table = replace(tools().table, ignored={"links.uri": "it expires"})
-    with pytest.raises(WrongExamples, match=r"^shop\.tools ignores links\.uri, which neither answer shows \("):
+    with pytest.raises(WrongExamples, match=r"^shop\.tools ignores links\.uri, which no recorded answer shows"):
         read(
             {**PAGE, "tools": [{**TOOL, "links": {"url": "x"}}]}, {"tool": {**TOOL, "links": {"url": "x"}}}, table=table
         )
@@ -174,6 +179,16 @@ def test_a_feed_that_is_misread_is_told():
     ):
         with pytest.raises(WrongExamples, match=re.escape(why)):
             read(PAGE, events=events, changes=feed("tools"))
+
+
+def test_a_field_that_only_the_feed_shows_is_told_unless_it_is_ignored():
+    told = {"id": "e1", "type": "tools.updated", "object": {**TOOL, "exported_at": 1383685952}}
+    feeds = {"events": {"data": [told], "has_more": True}, "changes": feed("tools")}
+    with pytest.raises(WrongExamples, match=r"^only the feed shows exported_at \(the feed of shop\.tools\)"):
+        read(PAGE, **feeds)
+    assert read(PAGE, table=replace(tools().table, ignored={"exported_at": "only the feed shows it"}), **feeds)
+    other = {**told, "object": {**told["object"], "id": "another"}}
+    assert read(PAGE, events={"data": [other], "has_more": True}, changes=feed("tools")) == [TOOL]
 
 
 def test_a_witness_is_read_too_and_rows_inside_their_parent_need_not_name_it():

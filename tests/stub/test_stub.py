@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single, SpringPage
+from include.api.paginators import Cursor, LastId, NextLink, Offset, PageNumber, Single, SpringPage
 from include.api.request import Request
 from include.simulators import serving
 from include.sources import get_source
@@ -143,7 +143,20 @@ class TestLists:
         assert [len(page["items"]) for page in found] == [4, 4, 2]
         assert len({id_ for page in found for id_ in ids(page["items"])}) == 10
 
-    @pytest.mark.parametrize("kind", [Cursor, NextLink, PageNumber, SpringPage])
+    @pytest.mark.parametrize("in_body", [False, True])
+    def test_an_offset_leads_to_the_rows_behind_it(self, in_body):
+        paginator = Offset("items", total="meta.total", in_body=in_body)
+        listing = Request("/tools", method="POST", body={"all": True}) if in_body else Request("/tools")
+        with served(tools(listing=listing, paginator=paginator)) as shop:
+            found = []
+            for offset in (0, 4, 9, 10):
+                body = {"all": True, "offset": offset} if in_body else None
+                query = "" if in_body else f"?offset={offset}"
+                found.append(shop.data(f"/tools{query}", method=listing.method, body=body))
+        assert [len(page["items"]) for page in found] == [4, 4, 1, 0]
+        assert {page["meta"]["total"] for page in found} == {10}
+
+    @pytest.mark.parametrize("kind", [Cursor, NextLink, Offset, PageNumber, SpringPage])
     def test_a_page_that_no_answer_has_named_is_refused(self, kind):
         paginator = kind("items")
         param = "skip_token" if isinstance(paginator, NextLink) else paginator.param

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Single, SpringPage
+from include.api.paginators import Cursor, LastId, NextLink, Offset, PageNumber, Single, SpringPage
 from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut
@@ -177,7 +177,7 @@ SOURCE = Mirror(
             LOG,
             own("log"),
             Request("/log", {"all": "true"}),
-            Cursor("log"),
+            Offset("log", total="meta.total"),
             changes=Since("from", "%Y-%m-%d %H:%M"),
             history=True,
             leaves_out=LeftOut({"older entries": "all"}),

@@ -42,7 +42,7 @@ ANSWERS = {
         feed={"page": {"list": [{"berth": BERTH}], "after": "b"}, "end_of_stream": False},
         deletes={"data": [{"id": "e", "object": {"id": "b", "deleted": True}}], "has_more": True},
     ),
-    "log": Recorded(listing={"log": [ENTRY], "cursor": "b"}, lookup={"item": ENTRY}),
+    "log": Recorded(listing={"log": [ENTRY], "meta": {"total": 2}}, lookup={"item": ENTRY}),
 }
 
 Account, opened = stubbed(

@@ -188,7 +188,7 @@ WITH listed AS (
     lag(max(_place)) OVER (ORDER BY _page) AS last_before
   FROM listed WHERE from_page IS DISTINCT FROM _page GROUP BY _page
 )
-SELECT sum(shown), bool_or(repeats > 0 AND NOT (
+SELECT sum(shown)::bigint, bool_or(repeats > 0 AND NOT (
   from_page = _page - 1 AND last = repeats - 1 AND least = most AND least = last_before - last))
 FROM paged WHERE repeats < shown
 """

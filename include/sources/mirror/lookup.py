@@ -15,6 +15,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.lookup_request import Inside, Lookup
+from include.sources.mirror.other_name import prefers_keys, shows_other
 from include.warehouse.row_conditions import is_ahead, version_columns
 from include.warehouse.sql_fragments import are
 from include.warehouse.table import Table, set_aside
@@ -193,6 +194,8 @@ def _checked_request(request: Request, table: Table, lookup: Lookup, batch: Sequ
         return request
 
     def check(data: Any) -> None:
+        if shows_other(lookup, batch[0], data):
+            return
         if request.check:
             request.check(data)
         _require_requested(table, lookup, batch, _without_added(table, lookup, read_rows(lookup.rows, data)))
@@ -291,6 +294,14 @@ def _batch_look(
         if not lookup.own:
             return Look(unknown=f"{first} It is a list, so that proves nothing", no_list=True)
         return Look()
+    if shows_other(lookup, batch[0], first.data):
+        if prefers_keys(context, lookup):
+            return Look(tombstone=True)
+        other = lookup.other_name
+        return Look(
+            unknown=f"{request} shows another row of {other.table.name}, whose {other.column} is the id that was asked"
+            " for. Whether there is one with that id, nobody knows: no row of the copy shows which the address prefers"
+        )
     try:
         if lookup.paginator:
             rows = _all_pages(context, table, lookup, request, first)

@@ -19,6 +19,19 @@ class Inside:
 
 
 @dataclass(frozen=True)
+class OtherName:
+    """A column by which an address takes records too, such as their number.
+
+    If no record has the requested key, the address may show one that has the same value in `column`.
+    `table`, `record`: the table of that record, and how to read it from the data
+    """
+
+    table: Table
+    column: str
+    record: Callable[[Any], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Lookup:
     """The narrow request that proves whether a row is present or absent.
 
@@ -30,6 +43,8 @@ class Lookup:
     - `finish`: complete a row with values that only the run knows
     - `inside`: the record that holds the rows. If an answer shows it in an older version than the copy has, the answer
       is outdated and proves nothing: a replica may lag behind at all its addresses alike.
+    - `other_name`: another column by which the address takes records. If an answer shows another record by it, the
+      requested one is absent, provided that the address prefers keys: a row of the copy has to show that.
 
     How absence is proven:
 
@@ -55,6 +70,7 @@ class Lookup:
     beside: tuple[Callable[..., Request], ...] = ()
     finish: Callable[[MirrorContext, Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
     inside: Inside | None = None
+    other_name: OtherName | None = None
 
     def __post_init__(self) -> None:
         if not (self.own or self.witness or self.complete):

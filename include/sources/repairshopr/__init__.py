@@ -15,7 +15,7 @@ from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Since
 from include.sources.mirror.entity import Child, Listed
 from include.sources.mirror.lookup import names
-from include.sources.mirror.lookup_request import Inside, Lookup
+from include.sources.mirror.lookup_request import Inside, Lookup, OtherName
 from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
 from include.sources.repairshopr.checks import LINE_ITEM_GATES, METRICS, line_item_forensics
@@ -31,6 +31,7 @@ def _listed(
     params: dict[str, str] | None = None,
     *,
     leaves_out: LeftOut = NOTHING,
+    other_name: OtherName | None = None,
 ) -> Listed:
     return Listed(
         table=table,
@@ -39,12 +40,15 @@ def _listed(
         lookup=Lookup(
             request=lambda id_: Request(f"/{table.name}/{id_}", check=names(id_, singular, "id")),
             rows=lambda data: [data[singular]],
+            other_name=other_name,
         ),
         changes=changes,
         leaves_out=leaves_out,
     )
 
 
+# The address of an invoice takes its number too, which may be the id of another.
+NUMBER = OtherName(tables.INVOICES, "number", lambda data: data["invoice"])
 LINES = PageNumber(rows="line_items")
 # A list without a line does not prove that the line is gone. The whole invoice does: it holds all its lines.
 INVOICE = Lookup(
@@ -52,6 +56,7 @@ INVOICE = Lookup(
     request=lambda id_: Request(f"/invoices/{id_}", check=names(id_, "invoice", "id")),
     rows=lambda data: data["invoice"]["line_items"],
     inside=Inside(tables.INVOICES, lambda data: data["invoice"]),
+    other_name=NUMBER,
 )
 
 SOURCE = Mirror(
@@ -68,7 +73,7 @@ SOURCE = Mirror(
             {**NEWEST_FIRST, "include_disabled": "true"},
             leaves_out=LeftOut({"disabled customers": "include_disabled"}),
         ),
-        _listed(tables.INVOICES, "invoice", Since("since_updated_at")),
+        _listed(tables.INVOICES, "invoice", Since("since_updated_at"), other_name=NUMBER),
         Child(
             table=tables.LINE_ITEMS,
             listing=Request("/line_items", {"invoice_id_not_null": "true"}),

@@ -1,0 +1,79 @@
+"""RepairShopr's invoices have a number, by which their address takes them too: it may be the id of another one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from include.simulators.repairshopr import Mutation
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.repair import repair_entities, verify_repair
+from include.sources.mirror.sync import sync_entities
+
+from .conftest import Shop
+from .test_mirror_evidence import live, replace_context
+from .test_scan import scanned
+from .twisted import always, twisted
+
+
+@pytest.fixture
+def numbered(open_shop: Callable[..., Shop]) -> tuple[Shop, list[int]]:
+    """A synced account with invoices whose numbers are the ids of others, and all ids."""
+    shop = open_shop(invoices=30, line_items=90, customers=3, payments=3, products=3, tickets=3, estimates=3)
+    ids = sorted(shop.control.ids("invoices"))
+    for gone, other in ((ids[0], ids[1]), (ids[2], ids[3])):
+        shop.control.mutate(Mutation("update", "invoices", other, {"number": str(gone)}))
+    sync_entities(shop.context)
+    return shop, ids
+
+
+@contextmanager
+def number_first(shop: Shop) -> Iterator[MirrorContext]:
+    """The vendor looks for the number first, and so shows another invoice than the one that has the id."""
+    numbers = {row["number"]: row for row in shop.control.rows("invoices")}
+
+    def by_number(request, data):
+        found = numbers.get(request.path.removeprefix("/invoices/"))
+        return {"invoice": found | {"line_items": []}} if found else data
+
+    with twisted(shop.context, always(by_number, "/invoices/")) as context:
+        yield context
+
+
+@pytest.mark.parametrize("entity", ["invoices", "line_items"])
+def test_an_invoice_is_gone_if_its_address_shows_one_with_that_number(numbered, conn, entity):
+    shop, ids = numbered
+    shop.control.mutate(Mutation("delete", "invoices", ids[0]))
+    summary = scanned(shop, entity)
+    assert summary.metrics["unproven"] == 0
+    assert summary.plan.delete > 0
+    sync_id, _ = repair_entities(shop.context, [summary])
+    assert not any(check.worse for check in verify_repair(shop.context, [summary], sync_id))
+    assert live(conn, entity) <= set(shop.control.ids(entity))
+
+
+def test_an_invoice_is_not_gone_if_its_address_prefers_numbers(numbered, conn):
+    shop, ids = numbered
+
+    def hidden(request, data):
+        kept = [row for row in data["invoices"] if row["id"] != ids[0]]
+        return {**data, "invoices": kept}
+
+    with number_first(shop) as context:
+        exchange = context.client.twist
+        context.client.twist = lambda request, data: (
+            hidden(request, data) if request.path == "/invoices" else exchange(request, data)
+        )
+        summary = scanned(replace_context(shop, context), "invoices")
+    assert (summary.plan.delete, summary.metrics["unproven"]) == (0, 1)
+
+
+def test_without_an_invoice_to_try_it_nobody_knows(numbered, conn):
+    shop, ids = numbered
+    shop.control.mutate(Mutation("update", "invoices", ids[3], {"number": "1"}))
+    sync_entities(shop.context)
+    shop.control.mutate(Mutation("delete", "invoices", ids[0]))
+    summary = scanned(shop, "invoices")
+    assert (summary.plan.delete, summary.metrics["unproven"]) == (0, 1)
+    (reason,) = conn.execute("SELECT why FROM confidence.unproven WHERE entity = 'invoices'").fetchone()
+    assert "shows another row of invoices, whose number is the id" in reason
