@@ -63,7 +63,8 @@ class CheckOptions:
     """What to check and how: `batch` images at a time, `workers` requests at once.
 
     `heal`: give marked images whose objects are back their former status. `purpose` (`sync` or `scan`) keeps their
-    staged rows apart. An attempt goes on where the last one was cut off if that had the same `ticket`.
+    staged rows apart. An attempt goes on where the last one was cut off if that had the same `ticket`. `slices`: how
+    many tasks list the bucket together.
     """
 
     scope: Scope
@@ -72,6 +73,7 @@ class CheckOptions:
     batch: int
     workers: int
     heal: bool = False
+    slices: int = 1
 
     @property
     def seed(self) -> int:
@@ -142,7 +144,8 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
         # Otherwise a new object would look like an orphan.
-        look.list_bucket(context.bucket, context.images, objects, expected=size.known, workers=options.workers)
+        how = {"workers": options.workers, "slices": options.slices}
+        look.list_bucket(context.bucket, context.images, objects, expected=size.known, **how)
         _read_images(context, options, staged, started)
     else:
         _read_images(context, options, staged, started)

@@ -3,8 +3,10 @@
 import json
 import logging
 import math
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +15,7 @@ from psycopg import Connection, sql
 from include.api.bucket import Bucket, Look, Presence, Range, Way
 from include.sources.storage import images
 from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING, Size
+from include.warehouse.ranges import Ranges, are_cut
 from include.warehouse.staging import Stage
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,9 @@ PAGE = 1000
 LIST_COST = 2
 # Pages of a LIST, or batches of HEADs, between two lines of progress.
 PROGRESS_EVERY = 100
+# In a scan by several tasks, how often each of them claims ranges, and how long one waits for what others read.
+RANGES_EACH = 4
+OTHERS_READ = timedelta(seconds=1)
 # How many present objects are asked for again if many looks in a row have no answer.
 KNOWN = 3
 
@@ -41,20 +47,53 @@ def listing_is_cheaper(objects: int, size: Size) -> bool:
     return objects > LIST_COST * math.ceil(size.known / PAGE)
 
 
-def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: int, workers: int) -> None:
-    """Stage every key of the bucket, several ranges at once. A later attempt goes on where it was cut off."""
+def list_bucket(
+    bucket: Bucket, copy: Connection, objects: Stage, *, expected: int, workers: int, slices: int = 1
+) -> None:
+    """Stage every key of the bucket, several ranges at once. A later attempt goes on where it was cut off.
+
+    Other tasks may read ranges too (`list_slice`); what nobody reads, this one does. `slices`: for so many tasks, this
+    one included.
+    """
     if objects.pull.complete:
         return
-    ranges = _ranges(bucket, copy, objects, expected, workers)
-    positions = {int(index): position for index, position in (objects.pull.position or {}).items()}
-    for listing in bucket.list(ranges, positions=positions, workers=workers):
-        positions[listing.range] = listing.position
-        # A range is done if its position is None. One that has not begun has none.
-        done = all(index in positions and positions[index] is None for index in range(len(ranges)))
-        rows = (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys)
-        objects.append(rows, next_position=None if done else positions, page_info={})
-        if done or objects.pull.pages % PROGRESS_EVERY == 0:
-            _log_progress(objects, "objects_listed")
+    ranges = Ranges(objects, slice_number=0)
+    if not are_cut(objects):
+        ranges.cut(_bounds(bucket, copy, expected, workers, slices))
+    while not objects.pull.complete:
+        for _ in _read_claimed(bucket, ranges, workers):
+            _count_listed(objects, ranges)
+        _count_listed(objects, ranges)
+        if not objects.pull.complete:
+            # Others still read. If one of them is dead, its ranges become free.
+            time.sleep(OTHERS_READ.total_seconds())
+    if not progress(objects) or progress(objects)[-1]["pages"] != objects.pull.pages:
+        _log_progress(objects, "objects_listed")
+
+
+def list_slice(bucket: Bucket, objects: Stage, *, slice_number: int, workers: int) -> int:
+    """List ranges that nobody reads, as long as there are any. Return the number of pages."""
+    ranges = Ranges(objects, slice_number)
+    return sum(1 for _ in _read_claimed(bucket, ranges, workers))
+
+
+def _read_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None]:
+    """Claim ranges, `workers` at a time, and stage their keys until none is free. Yields after each page."""
+    while claimed := ranges.claim(workers):
+        parts = [Range(*each.bounds) for each in claimed]
+        positions = {index: each.position for index, each in enumerate(claimed) if each.position is not None}
+        for listing in bucket.list(parts, positions=positions, workers=workers):
+            rows = (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys)
+            ranges.store(claimed[listing.range], rows, position=listing.position)
+            yield
+
+
+def _count_listed(objects: Stage, ranges: Ranges) -> None:
+    """Note how far all tasks together have come, and log it now and then."""
+    before = objects.pull.pages
+    objects.count_ranges(**vars(ranges.progress()))
+    if objects.pull.pages // PROGRESS_EVERY > before // PROGRESS_EVERY:
+        _log_progress(objects, "objects_listed")
 
 
 def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
@@ -137,13 +176,14 @@ def _listed(key: str, presence: Presence) -> dict[str, Any]:
     return {"key": key, "presence": presence, "way": Way.LIST, "later": False, "restorable": False}
 
 
-def _ranges(bucket: Bucket, copy: Connection, objects: Stage, expected: int, workers: int) -> list[Range]:
-    """Return the ranges of the listing, the same for all attempts."""
-    borders = (objects.pull.progress or {}).get("borders")
-    if borders is None:
-        borders = _borders(images.sample_keys(copy, bucket.name), min(workers, expected // (10 * PAGE)))
-        objects.save_progress(borders=borders)
-    return [Range(start or "", end) for start, end in pairwise([None, *borders, None])]
+def _bounds(bucket: Bucket, copy: Connection, expected: int, workers: int, slices: int) -> list[list[str | None]]:
+    """Return start and end of each range of the listing; one range if the store can't begin at any key."""
+    if not bucket.honours_start_after:
+        return [["", None]]
+    # A task that is quick takes more of them.
+    many = workers if slices == 1 else workers * slices * RANGES_EACH
+    borders = _borders(images.sample_keys(copy, bucket.name), min(many, expected // (10 * PAGE)))
+    return [[start or "", end] for start, end in pairwise([None, *borders, None])]
 
 
 def _borders(keys: list[str], parts: int) -> list[str]:

@@ -1,0 +1,248 @@
+"""A scan that several tasks read together ends like one that a single task has read, whatever becomes of the others."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+
+from include.api.bucket import Bucket
+from include.api.errors import ApiError, FixConfiguration
+from include.confidence.summary import ForensicSummary
+from include.simulators.storage import Fault
+from include.sources.answer_census import AnswerCensus
+from include.sources.slices import SETTING, WrongSlices, scan_slices
+from include.sources.storage import SOURCE, look, slices
+from include.sources.storage.check import StorageContext
+from include.sources.storage.images import OBJECTS
+from include.warehouse import ranges
+from include.warehouse.ranges import RangeLost, Ranges
+from include.warehouse.staging import Stage
+from tests.photos import PARAMS, Photos, client
+
+PLAN = "SELECT to_jsonb(p) FROM staging.storage_images_scan_plan p ORDER BY id"
+ASKED = PARAMS | {"concurrency": 2}
+
+
+class Killed(BaseException):
+    """The process of a task is gone, without a word."""
+
+
+@pytest.fixture
+def small(photos: Photos, by_lists: None, monkeypatch: pytest.MonkeyPatch) -> Photos:
+    """Few images, some without objects; a bucket of many ranges and short pages, most of it orphans."""
+    photos.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 8)")
+    photos.add("queued", laid=False)
+    photos.add("processing", laid=False)
+    photos.control.delete([photos.add().staged])
+    monkeypatch.setattr(look, "PAGE", 1)
+    monkeypatch.setattr(look, "OTHERS_READ", timedelta(milliseconds=20))
+    monkeypatch.setattr(slices, "POLL", timedelta(milliseconds=20))
+    monkeypatch.setattr(
+        Bucket, "list", lambda bucket, *args, page=Bucket.list, **how: page(bucket, *args, size=15, **how)
+    )
+    monkeypatch.setenv(SETTING, "2")
+    return photos
+
+
+@pytest.fixture
+def task(small: Photos, warehouse: str, images_url: str) -> Iterator[Callable[[], StorageContext]]:
+    """Opens what another task has: sessions, a client of the store and a census of its own."""
+    with ExitStack() as opened:
+
+        def task() -> StorageContext:
+            conn, images = (
+                opened.enter_context(psycopg.connect(url, autocommit=True)) for url in (warehouse, images_url)
+            )
+            bucket = Bucket(client(small.store), small.store.bucket, connection="storage")
+            census = AnswerCensus(SOURCE.name, SOURCE.read_answers)
+            return replace(small.context, conn=conn, images=images, bucket=bucket, census=census)
+
+        yield task
+
+
+def killed(*_: Any, **__: Any) -> None:
+    raise Killed
+
+
+@pytest.fixture
+def leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stores nothing for a moment has lost its ranges."""
+    monkeypatch.setattr(ranges, "LEASE", timedelta(milliseconds=200))
+
+
+def scan(photos: Photos) -> ForensicSummary:
+    return photos.scan(concurrency=2)
+
+
+def help_(context: StorageContext, epoch: int, number: int = 1) -> int:
+    return SOURCE.read_slice(context, "images", epoch, ASKED, number)
+
+
+def found(photos: Photos, summary: ForensicSummary) -> tuple:
+    """What a scan has found, without the figures about fields, which each slice counts for itself."""
+    assert not summary.incomplete
+    assert not summary.accounts["images"].wrong_sum
+    metrics = {name: value for name, value in summary.metrics.items() if "fields" not in name}
+    listed = summary.telemetry["objects_listed"]
+    assert listed == len(photos.control.keys())
+    return metrics, summary.plan, summary.accounts, listed, photos.conn.execute(PLAN).fetchall()
+
+
+def cut_after(photos: Photos, lists: int) -> int:
+    """Begin a scan and cut it off at that LIST; return the epoch."""
+    photos.control.reset_counters()
+    photos.control.fault(Fault("status", operation="list", nth=lists, times=None, status=403))
+    with pytest.raises(ApiError):
+        scan(photos)
+    photos.control.clear()
+    return photos.stop()
+
+
+@pytest.fixture
+def whole(small: Photos, monkeypatch: pytest.MonkeyPatch) -> tuple:
+    """What a single task finds."""
+    with monkeypatch.context() as patch:
+        patch.delenv(SETTING)
+        return found(small, scan(small))
+
+
+class TestTogether:
+    @pytest.mark.parametrize("helpers", [1, 2])
+    def test_in_threads(self, small, whole, task, monkeypatch, helpers):
+        monkeypatch.setenv(SETTING, str(helpers + 1))
+        epoch, pages = small.stop(), {}
+
+        def read(number: int, context: StorageContext) -> None:
+            pages[number] = help_(context, epoch, number)
+
+        small.control.set(latency_ms=20)
+        tasks = [threading.Thread(target=read, args=(number, task())) for number in range(1, helpers + 1)]
+        for each in tasks:
+            each.start()
+        summary = scan(small)
+        for each in tasks:
+            each.join()
+        assert found(small, summary) == whole
+        assert sorted(pages) == list(range(1, helpers + 1))
+        assert all(pages.values())
+
+    def test_in_sequence(self, small, whole, task):
+        """The scan was cut off at once; what the slice has read meanwhile is not read again."""
+        epoch = cut_after(small, 3)
+        small.control.reset_counters()
+        assert help_(task(), epoch) > 5
+        small.control.reset_counters()
+        assert found(small, scan(small)) == whole
+        # Of the first look only what the scan itself had claimed.
+        assert small.control.counters().total("list") < 20
+
+    def test_slice_that_never_ran(self, small, whole, monkeypatch):
+        monkeypatch.setenv(SETTING, "3")
+        assert found(small, scan(small)) == whole
+
+
+class TestCutOff:
+    def test_slice_that_is_killed_at_any_page(self, small, whole, task, monkeypatch, leases):
+        """Before and after its page is stored. Nobody tries it again, as if a person had marked it."""
+        store = Ranges.store
+        for nth in count(1):
+            epoch, stored = cut_after(small, 3), []
+
+            def killed_there(self, *args: Any, nth=nth, stored=stored, **how: Any) -> None:
+                stored.append(args)
+                if len(stored) == nth and nth % 2:
+                    raise Killed
+                store(self, *args, **how)
+                if len(stored) == nth:
+                    raise Killed
+
+            with monkeypatch.context() as patch, suppress(Killed):
+                patch.setattr(Ranges, "store", killed_there)
+                help_(task(), epoch)
+            if len(stored) < nth:
+                break
+            assert found(small, scan(small)) == whole
+        assert nth > 10
+
+    def test_slice_that_is_tried_again_goes_on_at_once(self, small, whole, task, monkeypatch):
+        epoch = cut_after(small, 3)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Ranges, "store", killed)
+            help_(task(), epoch)
+        assert help_(task(), epoch) > 5
+        assert found(small, scan(small)) == whole
+
+    def test_slice_that_comes_back_after_its_ranges_were_taken_over(self, small, whole, task, monkeypatch):
+        epoch, late = cut_after(small, 3), task()
+        stage = Stage.join(late.conn, OBJECTS, SOURCE.name, "scan", f"{late.run}/images/{epoch}/all")
+        reading = look._read_claimed(late.bucket, Ranges(stage, 1), 2)
+        next(reading)
+        with monkeypatch.context() as patch:
+            patch.setattr(ranges, "LEASE", timedelta(0))
+            summary = scan(small)
+        assert found(small, summary) == whole
+        with pytest.raises(RangeLost):
+            list(reading)
+
+    def test_scan_that_is_killed_while_a_slice_reads_on(self, small, whole, task):
+        epoch = cut_after(small, 6)
+        help_(task(), epoch)
+        help_(task(), epoch, 2)
+        assert found(small, scan(small)) == whole
+
+    def test_slice_whose_store_fails(self, small, whole, task):
+        epoch = cut_after(small, 3)
+        small.control.fault(Fault("status", operation="list", nth=5, status=403))
+        small.control.reset_counters()
+        with pytest.raises(FixConfiguration):
+            help_(task(), epoch)
+        assert help_(task(), epoch) > 0
+        assert found(small, scan(small)) == whole
+
+
+class TestNothingToHelp:
+    def test_once_the_scan_is_over(self, small, task):
+        scan(small)
+        assert help_(task(), small.stop()) == 0
+
+    def test_if_single_objects_are_asked_for(self, small, task, monkeypatch):
+        monkeypatch.setattr(look, "LIST_COST", 1_000_000)
+        small.control.fault(Fault("status", operation="head", nth=2, status=500))
+        scan(small)
+        assert help_(task(), small.stop()) == 0
+
+    def test_if_the_scan_never_begins(self, small, task, monkeypatch):
+        monkeypatch.setattr(slices, "PATIENCE", timedelta(milliseconds=100))
+        began = time.monotonic()
+        assert help_(task(), small.stop()) == 0
+        assert time.monotonic() - began < 5
+
+    def test_of_an_earlier_stop(self, small, task, monkeypatch):
+        epoch = cut_after(small, 3)
+        monkeypatch.setattr(slices, "PATIENCE", timedelta(milliseconds=100))
+        assert help_(task(), epoch + 1) == 0
+
+    def test_if_the_store_can_begin_at_its_first_key_only(self, small, task):
+        small.control.fault(Fault("ignore_start_after", times=None))
+        summary = scan(small)
+        assert not summary.incomplete
+        assert summary.telemetry["objects_listed"] == len(small.control.keys())
+
+
+class TestSetting:
+    def test_is_one_by_default(self, monkeypatch):
+        monkeypatch.delenv(SETTING, raising=False)
+        assert scan_slices() == 1
+
+    @pytest.mark.parametrize("given", ["0", "-1", "17", "two", "1.5"])
+    def test_that_is_no_number_of_slices_is_refused(self, monkeypatch, given):
+        monkeypatch.setenv(SETTING, given)
+        with pytest.raises(WrongSlices, match=rf"^{SETTING}='{given}' .*from 1 to 16"):
+            scan_slices()
