@@ -21,10 +21,10 @@ from include.sources.slices import SETTING, WrongSlices, scan_slices
 from include.sources.storage import SOURCE, look, slices
 from include.sources.storage.check import StorageContext
 from include.sources.storage.images import OBJECTS
-from include.warehouse import ranges
+from include.warehouse import fence, ranges
 from include.warehouse.ranges import RangeLost, Ranges
 from include.warehouse.staging import Stage
-from tests.photos import PARAMS, Photos, client
+from tests.photos import PARAMS, RUN, Photos, client
 
 PLAN = "SELECT to_jsonb(p) FROM staging.storage_images_scan_plan p ORDER BY id"
 ASKED = PARAMS | {"concurrency": 2}
@@ -35,9 +35,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def small(photos: Photos, by_lists: None, monkeypatch: pytest.MonkeyPatch) -> Photos:
-    """Few images, some without objects; a bucket of many ranges and short pages, most of it orphans."""
-    photos.images.execute("DELETE FROM images WHERE id NOT IN (SELECT id FROM images ORDER BY id LIMIT 8)")
+def shared(photos: Photos, by_lists: None, monkeypatch: pytest.MonkeyPatch) -> Photos:
+    """Some images without objects; a bucket of many ranges and short pages, for two tasks."""
     photos.add("queued", laid=False)
     photos.add("processing", laid=False)
     photos.control.delete([photos.add().staged])
@@ -45,14 +44,14 @@ def small(photos: Photos, by_lists: None, monkeypatch: pytest.MonkeyPatch) -> Ph
     monkeypatch.setattr(look, "OTHERS_READ", timedelta(milliseconds=20))
     monkeypatch.setattr(slices, "POLL", timedelta(milliseconds=20))
     monkeypatch.setattr(
-        Bucket, "list", lambda bucket, *args, page=Bucket.list, **how: page(bucket, *args, size=15, **how)
+        Bucket, "list", lambda bucket, *args, page=Bucket.list, **how: page(bucket, *args, size=8, **how)
     )
     monkeypatch.setenv(SETTING, "2")
     return photos
 
 
 @pytest.fixture
-def task(small: Photos, warehouse: str, images_url: str) -> Iterator[Callable[[], StorageContext]]:
+def task(shared: Photos, warehouse: str, images_url: str) -> Iterator[Callable[[], StorageContext]]:
     """Opens what another task has: sessions, a client of the store and a census of its own."""
     with ExitStack() as opened:
 
@@ -60,9 +59,9 @@ def task(small: Photos, warehouse: str, images_url: str) -> Iterator[Callable[[]
             conn, images = (
                 opened.enter_context(psycopg.connect(url, autocommit=True)) for url in (warehouse, images_url)
             )
-            bucket = Bucket(client(small.store), small.store.bucket, connection="storage")
+            bucket = Bucket(client(shared.store), shared.store.bucket, connection="storage")
             census = AnswerCensus(SOURCE.name, SOURCE.read_answers)
-            return replace(small.context, conn=conn, images=images, bucket=bucket, census=census)
+            return replace(shared.context, conn=conn, images=images, bucket=bucket, census=census)
 
         yield task
 
@@ -106,54 +105,57 @@ def cut_after(photos: Photos, lists: int) -> int:
 
 
 @pytest.fixture
-def whole(small: Photos, monkeypatch: pytest.MonkeyPatch) -> tuple:
+def whole(shared: Photos, monkeypatch: pytest.MonkeyPatch) -> tuple:
     """What a single task finds."""
     with monkeypatch.context() as patch:
         patch.delenv(SETTING)
-        return found(small, scan(small))
+        alone = found(shared, scan(shared))
+    # The next scan is that of another stop.
+    fence.resume(shared.conn, SOURCE.name, RUN)
+    return alone
 
 
 class TestTogether:
     @pytest.mark.parametrize("helpers", [1, 2])
-    def test_in_threads(self, small, whole, task, monkeypatch, helpers):
+    def test_in_threads(self, shared, whole, task, monkeypatch, helpers):
         monkeypatch.setenv(SETTING, str(helpers + 1))
-        epoch, pages = small.stop(), {}
+        epoch, pages = shared.stop(), {}
 
         def read(number: int, context: StorageContext) -> None:
             pages[number] = help_(context, epoch, number)
 
-        small.control.set(latency_ms=20)
+        shared.control.set(latency_ms=20)
         tasks = [threading.Thread(target=read, args=(number, task())) for number in range(1, helpers + 1)]
         for each in tasks:
             each.start()
-        summary = scan(small)
+        summary = scan(shared)
         for each in tasks:
             each.join()
-        assert found(small, summary) == whole
+        assert found(shared, summary) == whole
         assert sorted(pages) == list(range(1, helpers + 1))
         assert all(pages.values())
 
-    def test_in_sequence(self, small, whole, task):
+    def test_in_sequence(self, shared, whole, task):
         """The scan was cut off at once; what the slice has read meanwhile is not read again."""
-        epoch = cut_after(small, 3)
-        small.control.reset_counters()
+        epoch = cut_after(shared, 3)
+        shared.control.reset_counters()
         assert help_(task(), epoch) > 5
-        small.control.reset_counters()
-        assert found(small, scan(small)) == whole
+        shared.control.reset_counters()
+        assert found(shared, scan(shared)) == whole
         # Of the first look only what the scan itself had claimed.
-        assert small.control.counters().total("list") < 20
+        assert shared.control.counters().total("list") < 20
 
-    def test_slice_that_never_ran(self, small, whole, monkeypatch):
+    def test_slice_that_never_ran(self, shared, whole, monkeypatch):
         monkeypatch.setenv(SETTING, "3")
-        assert found(small, scan(small)) == whole
+        assert found(shared, scan(shared)) == whole
 
 
 class TestCutOff:
-    def test_slice_that_is_killed_at_any_page(self, small, whole, task, monkeypatch, leases):
+    def test_slice_that_is_killed_at_any_page(self, shared, whole, task, monkeypatch, leases):
         """Before and after its page is stored. Nobody tries it again, as if a person had marked it."""
         store = Ranges.store
         for nth in count(1):
-            epoch, stored = cut_after(small, 3), []
+            epoch, stored = cut_after(shared, 3), []
 
             def killed_there(self, *args: Any, nth=nth, stored=stored, **how: Any) -> None:
                 stored.append(args)
@@ -168,72 +170,73 @@ class TestCutOff:
                 help_(task(), epoch)
             if len(stored) < nth:
                 break
-            assert found(small, scan(small)) == whole
+            assert found(shared, scan(shared)) == whole
         assert nth > 10
 
-    def test_slice_that_is_tried_again_goes_on_at_once(self, small, whole, task, monkeypatch):
-        epoch = cut_after(small, 3)
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+    def test_slice_that_is_tried_again_goes_on_at_once(self, shared, whole, task, monkeypatch):
+        epoch = cut_after(shared, 3)
+        with monkeypatch.context() as patch:
             patch.setattr(Ranges, "store", killed)
-            help_(task(), epoch)
+            with pytest.raises(Killed):
+                help_(task(), epoch)
         assert help_(task(), epoch) > 5
-        assert found(small, scan(small)) == whole
+        assert found(shared, scan(shared)) == whole
 
-    def test_slice_that_comes_back_after_its_ranges_were_taken_over(self, small, whole, task, monkeypatch):
-        epoch, late = cut_after(small, 3), task()
+    def test_slice_that_comes_back_after_its_ranges_were_taken_over(self, shared, whole, task, monkeypatch):
+        epoch, late = cut_after(shared, 3), task()
         stage = Stage.join(late.conn, OBJECTS, SOURCE.name, "scan", f"{late.run}/images/{epoch}/all")
         reading = look._read_claimed(late.bucket, Ranges(stage, 1), 2)
         next(reading)
         with monkeypatch.context() as patch:
             patch.setattr(ranges, "LEASE", timedelta(0))
-            summary = scan(small)
-        assert found(small, summary) == whole
+            summary = scan(shared)
+        assert found(shared, summary) == whole
         with pytest.raises(RangeLost):
             list(reading)
 
-    def test_scan_that_is_killed_while_a_slice_reads_on(self, small, whole, task):
-        epoch = cut_after(small, 6)
+    def test_scan_that_is_killed_while_a_slice_reads_on(self, shared, whole, task):
+        epoch = cut_after(shared, 6)
         help_(task(), epoch)
         help_(task(), epoch, 2)
-        assert found(small, scan(small)) == whole
+        assert found(shared, scan(shared)) == whole
 
-    def test_slice_whose_store_fails(self, small, whole, task):
-        epoch = cut_after(small, 3)
-        small.control.fault(Fault("status", operation="list", nth=5, status=403))
-        small.control.reset_counters()
+    def test_slice_whose_store_fails(self, shared, whole, task):
+        epoch = cut_after(shared, 3)
+        shared.control.fault(Fault("status", operation="list", nth=5, status=403))
+        shared.control.reset_counters()
         with pytest.raises(FixConfiguration):
             help_(task(), epoch)
         assert help_(task(), epoch) > 0
-        assert found(small, scan(small)) == whole
+        assert found(shared, scan(shared)) == whole
 
 
 class TestNothingToHelp:
-    def test_once_the_scan_is_over(self, small, task):
-        scan(small)
-        assert help_(task(), small.stop()) == 0
+    def test_once_the_scan_is_over(self, shared, task):
+        scan(shared)
+        assert help_(task(), shared.stop()) == 0
 
-    def test_if_single_objects_are_asked_for(self, small, task, monkeypatch):
+    def test_if_single_objects_are_asked_for(self, shared, task, monkeypatch):
         monkeypatch.setattr(look, "LIST_COST", 1_000_000)
-        small.control.fault(Fault("status", operation="head", nth=2, status=500))
-        scan(small)
-        assert help_(task(), small.stop()) == 0
+        shared.control.fault(Fault("status", operation="head", nth=2, status=500))
+        scan(shared)
+        assert help_(task(), shared.stop()) == 0
 
-    def test_if_the_scan_never_begins(self, small, task, monkeypatch):
+    def test_if_the_scan_never_begins(self, shared, task, monkeypatch):
         monkeypatch.setattr(slices, "PATIENCE", timedelta(milliseconds=100))
         began = time.monotonic()
-        assert help_(task(), small.stop()) == 0
+        assert help_(task(), shared.stop()) == 0
         assert time.monotonic() - began < 5
 
-    def test_of_an_earlier_stop(self, small, task, monkeypatch):
-        epoch = cut_after(small, 3)
+    def test_of_an_earlier_stop(self, shared, task, monkeypatch):
+        epoch = cut_after(shared, 3)
         monkeypatch.setattr(slices, "PATIENCE", timedelta(milliseconds=100))
         assert help_(task(), epoch + 1) == 0
 
-    def test_if_the_store_can_begin_at_its_first_key_only(self, small, task):
-        small.control.fault(Fault("ignore_start_after", times=None))
-        summary = scan(small)
+    def test_if_the_store_can_begin_at_its_first_key_only(self, shared, task):
+        shared.control.fault(Fault("ignore_start_after", times=None))
+        summary = scan(shared)
         assert not summary.incomplete
-        assert summary.telemetry["objects_listed"] == len(small.control.keys())
+        assert summary.telemetry["objects_listed"] == len(shared.control.keys())
 
 
 class TestSetting:

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from include.warehouse import ranges as module
 from include.warehouse.pull import PullError, TooManyRefused
-from include.warehouse.ranges import PullRange, Progress, RangeLost, Ranges
+from include.warehouse.ranges import Progress, PullRange, RangeLost, Ranges
 from include.warehouse.staging import Stage
 from tests.warehouse.shop import PARTS, SOURCE, part
 
@@ -118,9 +118,10 @@ class TestStore:
         mine = Ranges(stage, 0)
         claimed = mine.claim(3)
         mine.store(claimed[0], [part(1), part(2)], position=None)
-        with monkeypatch.context() as patch, pytest.raises(psycopg.OperationalError):
+        with monkeypatch.context() as patch:
             patch.setattr(Stage, "_copy", cut_off)
-            mine.store(claimed[1], [part(3)], position=None)
+            with pytest.raises(psycopg.OperationalError):
+                mine.store(claimed[1], [part(3)], position=None)
         assert mine.progress() == Progress(complete=False, pages=1, rows_read=2, rows_refused=0)
         for each in claimed[1:]:
             mine.store(each, [], position=None)
