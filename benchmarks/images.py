@@ -1,5 +1,6 @@
 """Our own job on a store, and what the peers need of it. See `benchmarks.job` for how jobs are run."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -11,7 +12,10 @@ from botocore.config import Config
 from benchmarks.night import stopped
 from include.api.bucket import Bucket, client_config
 from include.sources import get_source
+from include.sources.storage import images, look
 from include.sources.storage.urls import locate
+from include.warehouse.ranges import are_cut
+from include.warehouse.staging import Stage
 
 RUN = "bench/images"
 WORKERS = 64
@@ -46,6 +50,41 @@ def scan(
         with stopped(start, conn, source.name, RUN) as stop:
             metrics = source.scan(context, "images", stop.epoch, PARAMS).metrics
         return {**metrics, "stands": stop.seconds}
+
+
+def listing(
+    start: Callable[[], None],
+    *,
+    store: Mapping[str, str],
+    database: str,
+    warehouse: str,
+    slice_number: int,
+    slices: int,
+) -> int | Mapping[str, int]:
+    """List the bucket together with other tasks; no image is read, nothing is compared.
+
+    Return the pages and objects that all have listed if the number is 0, else the pages of this task.
+    """
+    source, ticket = get_source("storage"), f"{RUN}/listing/{slices}"
+    with (
+        psycopg.connect(warehouse, autocommit=True) as conn,
+        source.open(conn, RUN, _Connections(store, database)) as context,
+    ):
+        expected, asked = (
+            images.size(context.images, images.Scope()).known,
+            (images.OBJECTS, source.name, "scan", ticket),
+        )
+        look.prove(context.bucket)
+        start()
+        if slice_number:
+            while not ((objects := Stage.join(conn, *asked)) and are_cut(objects)):
+                time.sleep(0.1)
+            return look.list_slice(context.bucket, objects, slice_number=slice_number, workers=PARAMS["concurrency"])
+        objects = Stage.open(conn, *asked)
+        how = {"workers": PARAMS["concurrency"], "slices": slices}
+        look.list_bucket(context.bucket, context.images, objects, expected=expected, **how)
+        objects.drop()
+        return {"pages": objects.pull.pages, "objects": objects.pull.rows_read}
 
 
 def client(store: Mapping[str, str], config: Config) -> BaseClient:

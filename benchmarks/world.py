@@ -155,11 +155,12 @@ def crews(warehouse_url: str, jobs: int, crew: int, latency: int) -> Iterator[Cr
 
 
 @contextmanager
-def images(warehouse_url: str, rows: int) -> Iterator[Images]:
+def images(warehouse_url: str, rows: int, *, latency_ms: int = 0) -> Iterator[Images]:
     """So many images in the schema `app` of a warehouse, and their objects in a simulated store."""
     known = storage.Config()
     database = make_conninfo(warehouse_url, options="-csearch_path=app")
-    with _simulator("storage", "--images=0") as url, psycopg.connect(database, autocommit=True) as conn:
+    options = ["--images=0", f"--latency-ms={latency_ms}"]
+    with _simulator("storage", *options) as url, psycopg.connect(database, autocommit=True) as conn:
         control = storage.Control(url)
         conn.execute("CREATE SCHEMA app")
         application.create(conn)
