@@ -14,7 +14,7 @@ from include.api.bucket import Bucket, client_config
 from include.sources import get_source
 from include.sources.storage import images, look
 from include.sources.storage.urls import locate
-from include.warehouse.ranges import are_cut
+from include.warehouse.ranges import Ranges, are_cut
 from include.warehouse.staging import Stage
 
 RUN = "bench/images"
@@ -60,6 +60,7 @@ def listing(
     warehouse: str,
     slice_number: int,
     slices: int,
+    workers: int,
 ) -> int | Mapping[str, int]:
     """List the bucket together with other tasks; no image is read, nothing is compared.
 
@@ -79,9 +80,8 @@ def listing(
         if slice_number:
             while not ((objects := Stage.join(conn, *asked)) and are_cut(objects)):
                 time.sleep(0.1)
-            return look.list_slice(context.bucket, objects, slice_number=slice_number, workers=PARAMS["concurrency"])
-        objects = Stage.open(conn, *asked)
-        how = {"workers": PARAMS["concurrency"], "slices": slices}
+            return sum(1 for _ in look.list_claimed(context.bucket, Ranges(objects, slice_number), workers))
+        objects, how = Stage.open(conn, *asked), {"workers": workers, "slices": slices}
         look.list_bucket(context.bucket, context.images, objects, expected=expected, **how)
         objects.drop()
         return {"pages": objects.pull.pages, "objects": objects.pull.rows_read}

@@ -4,8 +4,9 @@ A task claims ranges that nobody reads. Each page is stored together with the po
 claim holds, so a task that has lost its claim stores nothing more.
 """
 
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -20,6 +21,8 @@ from include.warehouse.staging import Stage
 # A range may be claimed by another task if its reader has stored no page for so long. The slowest page takes less: four
 # attempts of 35 seconds each.
 LEASE = timedelta(minutes=5)
+# How long a task that has nothing left to read waits for the others, before it looks again.
+OTHERS_READ = timedelta(seconds=1)
 
 
 class RangeLost(PullError):
@@ -43,6 +46,27 @@ class Progress:
     pages: int
     rows_read: int
     rows_refused: int
+
+
+def read_to_end(stage: Stage, bounds: Callable[[], Sequence[Any]], read: Callable[["Ranges"], Iterator[None]]) -> None:
+    """Read a pull in ranges to its end; tasks that have joined it read with this one.
+
+    - `bounds`: say into which ranges to cut the pull, once
+    - `read`: claim ranges and store their pages until none is free; yields after each page
+
+    What a dead task has claimed is read here once its lease is over.
+    """
+    if stage.pull.complete:
+        return
+    ranges = Ranges(stage, slice_number=0)
+    if not are_cut(stage):
+        ranges.cut(bounds())
+    while not stage.pull.complete:
+        for _ in read(ranges):
+            stage.count_ranges(**vars(ranges.progress()))
+        stage.count_ranges(**vars(ranges.progress()))
+        if not stage.pull.complete:
+            time.sleep(OTHERS_READ.total_seconds())
 
 
 def are_cut(stage: Stage) -> bool:

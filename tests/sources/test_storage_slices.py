@@ -18,7 +18,7 @@ from include.confidence.summary import ForensicSummary
 from include.simulators.storage import Fault
 from include.sources.answer_census import AnswerCensus
 from include.sources.slices import SETTING, WrongSlices, scan_slices
-from include.sources.storage import SOURCE, look, slices
+from include.sources.storage import SOURCE, images, look, slices
 from include.sources.storage.check import StorageContext
 from include.sources.storage.images import OBJECTS
 from include.warehouse import fence, ranges
@@ -41,7 +41,8 @@ def shared(photos: Photos, by_lists: None, monkeypatch: pytest.MonkeyPatch) -> P
     photos.add("processing", laid=False)
     photos.control.delete([photos.add().staged])
     monkeypatch.setattr(look, "PAGE", 1)
-    monkeypatch.setattr(look, "OTHERS_READ", timedelta(milliseconds=20))
+    monkeypatch.setattr(ranges, "OTHERS_READ", timedelta(milliseconds=20))
+    monkeypatch.setattr(slices, "PATIENCE", timedelta(milliseconds=300))
     monkeypatch.setattr(slices, "POLL", timedelta(milliseconds=20))
     monkeypatch.setattr(
         Bucket, "list", lambda bucket, *args, page=Bucket.list, **how: page(bucket, *args, size=8, **how)
@@ -56,14 +57,18 @@ def task(shared: Photos, warehouse: str, images_url: str) -> Iterator[Callable[[
     with ExitStack() as opened:
 
         def task() -> StorageContext:
-            conn, images = (
+            conn, application = (
                 opened.enter_context(psycopg.connect(url, autocommit=True)) for url in (warehouse, images_url)
             )
             bucket = Bucket(client(shared.store), shared.store.bucket, connection="storage")
             census = AnswerCensus(SOURCE.name, SOURCE.read_answers)
-            return replace(shared.context, conn=conn, images=images, bucket=bucket, census=census)
+            return replace(shared.context, conn=conn, images=application, bucket=bucket, census=census)
 
         yield task
+
+
+def cut_off(*_: Any, **__: Any) -> None:
+    raise psycopg.OperationalError("cut off")
 
 
 def killed(*_: Any, **__: Any) -> None:
@@ -119,6 +124,7 @@ class TestTogether:
     @pytest.mark.parametrize("helpers", [1, 2])
     def test_in_threads(self, shared, whole, task, monkeypatch, helpers):
         monkeypatch.setenv(SETTING, str(helpers + 1))
+        monkeypatch.setattr(slices, "PATIENCE", timedelta(seconds=20))
         epoch, pages = shared.stop(), {}
 
         def read(number: int, context: StorageContext) -> None:
@@ -185,7 +191,7 @@ class TestCutOff:
     def test_slice_that_comes_back_after_its_ranges_were_taken_over(self, shared, whole, task, monkeypatch):
         epoch, late = cut_after(shared, 3), task()
         stage = Stage.join(late.conn, OBJECTS, SOURCE.name, "scan", f"{late.run}/images/{epoch}/all")
-        reading = look._read_claimed(late.bucket, Ranges(stage, 1), 2)
+        reading = look.list_claimed(late.bucket, Ranges(stage, 1), 2)
         next(reading)
         with monkeypatch.context() as patch:
             patch.setattr(ranges, "LEASE", timedelta(0))
@@ -208,6 +214,44 @@ class TestCutOff:
             help_(task(), epoch)
         assert help_(task(), epoch) > 0
         assert found(shared, scan(shared)) == whole
+
+
+class TestImages:
+    """They are read together too, once the bucket is listed."""
+
+    def test_slice_that_is_killed_at_any_batch(self, shared, whole, task, monkeypatch, leases):
+        read = images.read
+        for nth in count(1):
+            with monkeypatch.context() as patch, suppress(psycopg.OperationalError):
+                patch.setattr(images, "read", cut_off)
+                scan(shared)
+            epoch, read_so_far = shared.stop(), []
+
+            def killed_there(*args: Any, nth=nth, read_so_far=read_so_far, **how: Any) -> Iterator:
+                for batch in read(*args, **how):
+                    read_so_far.append(batch)
+                    if len(read_so_far) == nth:
+                        raise Killed
+                    yield batch
+
+            with monkeypatch.context() as patch, suppress(Killed):
+                patch.setattr(images, "read", killed_there)
+                help_(task(), epoch)
+            assert found(shared, scan(shared)) == whole
+            fence.resume(shared.conn, SOURCE.name, RUN)
+            if len(read_so_far) < nth:
+                break
+        assert nth > 5
+
+    @pytest.mark.parametrize("narrowed", [{"limit": 50}, {"cursor": "80000000-0000-0000-0000-000000000000"}])
+    def test_that_a_run_narrows_are_the_same_by_two(self, shared, monkeypatch, narrowed):
+        def figures() -> tuple:
+            summary = shared.scan(concurrency=2, **narrowed)
+            return summary.accounts, summary.plan, summary.telemetry["next_cursor"]
+
+        by_two = figures()
+        monkeypatch.delenv(SETTING)
+        assert figures() == by_two
 
 
 class TestNothingToHelp:

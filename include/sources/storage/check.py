@@ -9,9 +9,10 @@ import hashlib
 import logging
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from include.sources.storage.second_look import (
     some_suspects,
     suspects_of,
 )
+from include.warehouse.ranges import Ranges, read_to_end
 from include.warehouse.staging import Stage
 
 if TYPE_CHECKING:
@@ -146,9 +148,9 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
         # Otherwise a new object would look like an orphan.
         how = {"workers": options.workers, "slices": options.slices}
         look.list_bucket(context.bucket, context.images, objects, expected=size.known, **how)
-        _read_images(context, options, staged, started)
+        _read_images(context, options, staged)
     else:
-        _read_images(context, options, staged, started)
+        _read_images(context, options, staged)
         look.look_at_images(context.bucket, staged, objects, batch=options.batch, workers=options.workers)
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
@@ -177,20 +179,30 @@ def _begin(context: StorageContext, options: CheckOptions, staged: Stage) -> tup
     return datetime.fromisoformat(kept["started"]), Size(kept["to_check"], kept["known"]), kept["listing"]
 
 
-def _read_images(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime) -> None:
-    if staged.pull.complete:
-        return
-    batches = images.read(
-        context.images,
-        options.scope,
-        context.bucket.name,
-        started=started,
-        batch=options.batch,
-        after=staged.pull.position,
-        taken=staged.pull.rows_read,
-    )
-    for rows, position in batches:
-        staged.append(rows, next_position=position, page_info={})
+def _read_images(context: StorageContext, options: CheckOptions, staged: Stage) -> None:
+    many = 1 if options.slices == 1 else options.slices * look.RANGES_EACH
+    read_to_end(staged, partial(options.scope.bounds, many), partial(read_claimed, context, options, staged))
+
+
+def read_claimed(context: StorageContext, options: CheckOptions, staged: Stage, ranges: Ranges) -> Iterator[None]:
+    """Claim ranges and stage their images until none is free. Yields after each batch."""
+    started = datetime.fromisoformat(staged.pull.progress["started"])
+    while claimed := ranges.claim(1):
+        [each] = claimed
+        after, upto = each.bounds
+        batches = images.read(
+            context.images,
+            options.scope,
+            context.bucket.name,
+            started=started,
+            batch=options.batch,
+            after=each.position or after,
+            upto=upto,
+            taken=ranges.progress().rows_read,
+        )
+        for rows, position in batches:
+            ranges.store(each, rows, position=position)
+            yield
 
 
 def _second_look(

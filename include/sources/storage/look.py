@@ -3,10 +3,8 @@
 import json
 import logging
 import math
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -15,7 +13,7 @@ from psycopg import Connection, sql
 from include.api.bucket import Bucket, Look, Presence, Range, Way
 from include.sources.storage import images
 from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING, Size
-from include.warehouse.ranges import Ranges, are_cut
+from include.warehouse.ranges import Ranges, read_to_end
 from include.warehouse.staging import Stage
 
 log = logging.getLogger(__name__)
@@ -25,9 +23,8 @@ PAGE = 1000
 LIST_COST = 2
 # Pages of a LIST, or batches of HEADs, between two lines of progress.
 PROGRESS_EVERY = 100
-# In a scan by several tasks, how often each of them claims ranges, and how long one waits for what others read.
+# How many times as many ranges there are as requests at once, if several tasks read: who is quick takes more of them.
 RANGES_EACH = 4
-OTHERS_READ = timedelta(seconds=1)
 # How many present objects are asked for again if many looks in a row have no answer.
 KNOWN = 3
 
@@ -52,32 +49,21 @@ def list_bucket(
 ) -> None:
     """Stage every key of the bucket, several ranges at once. A later attempt goes on where it was cut off.
 
-    Other tasks may read ranges too (`list_slice`); what nobody reads, this one does. `slices`: for so many tasks, this
-    one included.
+    `slices`: so many tasks read together, this one included; the others by `list_claimed`.
     """
-    if objects.pull.complete:
-        return
-    ranges = Ranges(objects, slice_number=0)
-    if not are_cut(objects):
-        ranges.cut(_bounds(bucket, copy, expected, workers, slices))
-    while not objects.pull.complete:
-        for _ in _read_claimed(bucket, ranges, workers):
-            _count_listed(objects, ranges)
-        _count_listed(objects, ranges)
-        if not objects.pull.complete:
-            # Others still read. If one of them is dead, its ranges become free.
-            time.sleep(OTHERS_READ.total_seconds())
-    if not progress(objects) or progress(objects)[-1]["pages"] != objects.pull.pages:
+
+    def read(ranges: Ranges) -> Iterator[None]:
+        for _ in list_claimed(bucket, ranges, workers):
+            yield
+            if objects.pull.pages // PROGRESS_EVERY > _logged(objects) // PROGRESS_EVERY:
+                _log_progress(objects, "objects_listed")
+
+    read_to_end(objects, lambda: _bounds(bucket, copy, expected, workers, slices), read)
+    if objects.pull.pages != _logged(objects):
         _log_progress(objects, "objects_listed")
 
 
-def list_slice(bucket: Bucket, objects: Stage, *, slice_number: int, workers: int) -> int:
-    """List ranges that nobody reads, as long as there are any. Return the number of pages."""
-    ranges = Ranges(objects, slice_number)
-    return sum(1 for _ in _read_claimed(bucket, ranges, workers))
-
-
-def _read_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None]:
+def list_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None]:
     """Claim ranges, `workers` at a time, and stage their keys until none is free. Yields after each page."""
     while claimed := ranges.claim(workers):
         parts = [Range(*each.bounds) for each in claimed]
@@ -86,14 +72,6 @@ def _read_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None
             rows = (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys)
             ranges.store(claimed[listing.range], rows, position=listing.position)
             yield
-
-
-def _count_listed(objects: Stage, ranges: Ranges) -> None:
-    """Note how far all tasks together have come, and log it now and then."""
-    before = objects.pull.pages
-    objects.count_ranges(**vars(ranges.progress()))
-    if objects.pull.pages // PROGRESS_EVERY > before // PROGRESS_EVERY:
-        _log_progress(objects, "objects_listed")
 
 
 def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
@@ -180,7 +158,6 @@ def _bounds(bucket: Bucket, copy: Connection, expected: int, workers: int, slice
     """Return start and end of each range of the listing; one range if the store can't begin at any key."""
     if not bucket.honours_start_after:
         return [["", None]]
-    # A task that is quick takes more of them.
     many = workers if slices == 1 else workers * slices * RANGES_EACH
     borders = _borders(images.sample_keys(copy, bucket.name), min(many, expected // (10 * PAGE)))
     return [[start or "", end] for start, end in pairwise([None, *borders, None])]
@@ -195,6 +172,12 @@ def _borders(keys: list[str], parts: int) -> list[str]:
 def progress(objects: Stage) -> Sequence[Mapping[str, Any]]:
     """Return the lines of progress so far, those of earlier attempts included."""
     return (objects.pull.progress or {}).get("lines", [])
+
+
+def _logged(objects: Stage) -> int:
+    """Return how many pages the last line of progress told."""
+    lines = progress(objects)
+    return lines[-1]["pages"] if lines else 0
 
 
 def _log_progress(objects: Stage, count_name: str) -> None:
