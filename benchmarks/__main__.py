@@ -1,9 +1,9 @@
 """`python -m benchmarks`: measure everything in several rounds, print the tables, and write benchmarks/results.md.
 
 `--quick` does the same with a few rows, once, and writes nothing: it shows that the benchmarks work, its figures mean
-little. `--images N` measures the store alone, with so many rows, `--slices N` the listing by several tasks alone,
-`--orders N` the seller alone, `--repairs N` the repair shop alone, `--jobs N` the crew calls alone, `--runs N` people's
-overview alone, `--fields N` what extra and census cost, with so many line items; they write nothing either.
+little. `--images N` measures the store alone, with so many rows, `--slices N` a scan by two tasks
+alone, `--orders N` the seller alone, `--repairs N` the repair shop alone, `--jobs N` the crew calls alone, `--runs N`
+people's overview alone, `--fields N` what extra and census cost, with so many line items; they write nothing either.
 
 `--base COMMIT` compares this folder with a commit instead (`benchmarks.against`).
 """
@@ -31,7 +31,7 @@ from benchmarks.flex import crew_calls
 from benchmarks.measure import BenchError
 from benchmarks.pages import planned, standing
 from benchmarks.parts import FULL, LATENCY_MS, PAIR, QUICK, Sizes
-from benchmarks.slices import listing_together
+from benchmarks.slices import reading_together
 from benchmarks.square import syncing
 from benchmarks.storage import looking
 from benchmarks.tekmetric import mending
@@ -63,7 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few rows only, to see that it works; writes nothing")
     parser.add_argument("--images", type=int, metavar="N", help="the store alone, with N images; writes nothing")
-    parser.add_argument("--slices", type=int, metavar="N", help="a listing by two tasks, with N images; writes nothing")
+    parser.add_argument("--slices", type=int, metavar="N", help="a scan by two tasks alone, N images; writes nothing")
     parser.add_argument("--orders", type=int, metavar="N", help="the seller alone, with N orders; writes nothing")
     parser.add_argument("--repairs", type=int, metavar="N", help="the shop alone, with N orders; writes nothing")
     parser.add_argument("--jobs", type=int, metavar="N", help="the crew calls alone, with N jobs; writes nothing")
@@ -106,7 +106,7 @@ def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]
     if given.images is not None:
         yield looking(postgres, given.images)
     elif given.slices is not None:
-        yield listing_together(postgres, given.slices)
+        yield reading_together(postgres, given.slices)
     elif given.orders is not None:
         yield syncing(postgres, given.orders)
     elif given.repairs is not None:
