@@ -28,8 +28,8 @@ Compares the source with the copy and leaves evidence and plan in the warehouse.
 **If it fails:** nothing was repaired and the writer goes on as before. Mend what the message names, then clear `scan`
 with downstream; an attempt that is retried goes on where the one before was cut off.
 
-**If the scan has several slices:** slice 0 compares and judges, and reads whatever no other slice does. Another slice
-that failed is mended by clearing it alone, with downstream; it ends as soon as nothing is left to read.
+**If the scan has several slices:** slice 0 compares, and reads whatever no other slice does. The others only help it to
+read. If one has failed, clear `scan` with downstream, all of its map indexes.
 
 **If it is skipped:** its log says why. The entity may be put off to a later night, since the writer may stand for
 `stop_budget_minutes` only. To scan everything now, trigger the DAG by hand.
