@@ -247,6 +247,14 @@ class TestSlices:
     def test_one_is_the_task_that_it_always_was(self, load):
         assert not isinstance(load("1").dags["storage_reconcile"].get_task("scan"), MappedOperator)
 
+    def test_are_of_sources_that_can_be_read_in_slices(self, monkeypatch):
+        monkeypatch.setenv(slices.SETTING, "2")
+        found = DagBag(REPOSITORY / "dags").dags
+        scans = {source: found[f"{source}_reconcile"].get_task("scan") for source in REGISTRY}
+        mapped = {source: scan.expand_input.value for source, scan in scans.items() if isinstance(scan, MappedOperator)}
+        sliced = {source for source, axes in mapped.items() if "slice_number" in axes}
+        assert sliced == {source for source in REGISTRY if hasattr(get_source(source), "read_slice")} == {"storage"}
+
     def test_that_are_no_number_are_an_import_error(self, load):
         [error] = load("many").import_errors.values()
         assert "SYNC_CONFIDENCE_SCAN_SLICES='many' in the environment is no number of slices" in error
