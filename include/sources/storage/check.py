@@ -66,7 +66,7 @@ class CheckOptions:
 
     `heal`: give marked images whose objects are back their former status. `purpose` (`sync` or `scan`) keeps their
     staged rows apart. An attempt goes on where the last one was cut off if that had the same `ticket`. `slices`: how
-    many tasks list the bucket together.
+    many tasks read bucket and images together.
     """
 
     scope: Scope
