@@ -1,9 +1,9 @@
 """`python -m benchmarks`: measure everything in several rounds, print the tables, and write benchmarks/results.md.
 
 `--quick` does the same with a few rows, once, and writes nothing: it shows that the benchmarks work, its figures mean
-little. `--images N` measures the store alone, with so many rows, `--orders N` the seller alone, `--repairs N` the
-repair shop alone, `--jobs N` the crew calls alone, `--runs N` people's overview alone, `--fields N` what extra and
-census cost, with so many line items; they write nothing either.
+little. `--images N` measures the store alone, with so many rows, `--slices N` a scan by two tasks
+alone, `--orders N` the seller alone, `--repairs N` the repair shop alone, `--jobs N` the crew calls alone, `--runs N`
+people's overview alone, `--fields N` what extra and census cost, with so many line items; they write nothing either.
 
 `--base COMMIT` compares this folder with a commit instead (`benchmarks.against`).
 """
@@ -31,6 +31,7 @@ from benchmarks.flex import crew_calls
 from benchmarks.measure import BenchError
 from benchmarks.pages import planned, standing
 from benchmarks.parts import FULL, LATENCY_MS, PAIR, QUICK, Sizes
+from benchmarks.slices import reading_together
 from benchmarks.square import syncing
 from benchmarks.storage import looking
 from benchmarks.tekmetric import mending
@@ -62,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a few rows only, to see that it works; writes nothing")
     parser.add_argument("--images", type=int, metavar="N", help="the store alone, with N images; writes nothing")
+    parser.add_argument("--slices", type=int, metavar="N", help="a scan by two tasks alone, N images; writes nothing")
     parser.add_argument("--orders", type=int, metavar="N", help="the seller alone, with N orders; writes nothing")
     parser.add_argument("--repairs", type=int, metavar="N", help="the shop alone, with N orders; writes nothing")
     parser.add_argument("--jobs", type=int, metavar="N", help="the crew calls alone, with N jobs; writes nothing")
@@ -78,7 +80,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure_all(given: argparse.Namespace) -> int:
-    alone = any((given.images, given.orders, given.repairs, given.jobs, given.runs, given.changes, given.fields))
+    one = (given.images, given.slices, given.orders, given.repairs, given.jobs, given.runs, given.changes, given.fields)
+    alone = any(one)
     kept = not (alone or given.quick or given.pair)
     number, began = given.rounds or (ROUNDS if kept else 1), time.monotonic()
     console = Console(width=None if sys.stdout.isatty() else 240)
@@ -102,6 +105,8 @@ def _measure_all(given: argparse.Namespace) -> int:
 def _measure(postgres: Postgres, given: argparse.Namespace) -> Iterator[Section]:
     if given.images is not None:
         yield looking(postgres, given.images)
+    elif given.slices is not None:
+        yield reading_together(postgres, given.slices)
     elif given.orders is not None:
         yield syncing(postgres, given.orders)
     elif given.repairs is not None:

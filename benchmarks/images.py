@@ -1,5 +1,7 @@
 """Our own job on a store, and what the peers need of it. See `benchmarks.job` for how jobs are run."""
 
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -12,7 +14,12 @@ from benchmarks.night import stopped
 from include.api.bucket import Bucket
 from include.api.s3_client import client_config
 from include.sources import get_source
+from include.sources.slices import SETTING
+from include.sources.storage import images, look
 from include.sources.storage.urls import locate
+from include.warehouse import fence
+from include.warehouse.ranges import Ranges, are_cut
+from include.warehouse.staging import Stage
 
 RUN = "bench/images"
 WORKERS = 64
@@ -36,17 +43,82 @@ WHERE i.deleted_at IS NULL ORDER BY i.id LIMIT %(rows)s
 
 
 def scan(
-    start: Callable[[], None], *, store: Mapping[str, str], database: str, warehouse: str
+    start: Callable[[], None],
+    *,
+    store: Mapping[str, str],
+    database: str,
+    warehouse: str,
+    slices: int = 1,
+    workers: int = PARAMS["concurrency"],
 ) -> Mapping[str, float | None]:
-    """Scan the images and return the metrics, and for how long the writer stood."""
+    """Scan the images and return the metrics, and for how long the writer stood. `slices`: so many tasks read."""
+    os.environ[SETTING] = str(slices)
     source = get_source("storage")
     with (
         psycopg.connect(warehouse, autocommit=True) as conn,
         source.open(conn, RUN, _Connections(store, database)) as context,
     ):
         with stopped(start, conn, source.name, RUN) as stop:
-            metrics = source.scan(context, "images", stop.epoch, PARAMS).metrics
+            metrics = source.scan(context, "images", stop.epoch, PARAMS | {"concurrency": workers}).metrics
         return {**metrics, "stands": stop.seconds}
+
+
+def help_scan(
+    start: Callable[[], None],
+    *,
+    store: Mapping[str, str],
+    database: str,
+    warehouse: str,
+    slice_number: int,
+    slices: int,
+    workers: int,
+) -> int:
+    """Read a slice of the scan that begins now. Return the number of pages."""
+    os.environ[SETTING] = str(slices)
+    source = get_source("storage")
+    with (
+        psycopg.connect(warehouse, autocommit=True) as conn,
+        source.open(conn, RUN, _Connections(store, database)) as context,
+    ):
+        start()
+        while not (writer := fence.read(conn, source.name)).stopped:
+            time.sleep(0.1)
+        return source.read_slice(context, "images", writer.epoch, PARAMS | {"concurrency": workers}, slice_number)
+
+
+def listing(
+    start: Callable[[], None],
+    *,
+    store: Mapping[str, str],
+    database: str,
+    warehouse: str,
+    slice_number: int,
+    slices: int,
+    workers: int,
+) -> int:
+    """List the bucket together with other tasks; no image is read, nothing is compared.
+
+    Return the number of objects that all have listed if `slice_number` is 0, else that of the pages of this task.
+    """
+    source, ticket = get_source("storage"), f"{RUN}/listing/{slices}"
+    with (
+        psycopg.connect(warehouse, autocommit=True) as conn,
+        source.open(conn, RUN, _Connections(store, database)) as context,
+    ):
+        expected, asked = (
+            images.size(context.images, images.Scope()).known,
+            (images.OBJECTS, source.name, "scan", ticket),
+        )
+        look.prove(context.bucket)
+        start()
+        if slice_number:
+            while not ((objects := Stage.join(conn, *asked)) and are_cut(objects)):
+                time.sleep(0.1)
+            return sum(1 for _ in look.list_claimed(context.bucket, Ranges(objects, slice_number), workers))
+        objects, how = Stage.open(conn, *asked), {"workers": workers, "slices": slices}
+        look.list_bucket(context.bucket, context.images, objects, expected=expected, **how)
+        objects.drop()
+        return objects.pull.rows_read
 
 
 def client(store: Mapping[str, str], config: Config) -> BaseClient:

@@ -155,16 +155,20 @@ def crews(warehouse_url: str, jobs: int, crew: int, latency: int) -> Iterator[Cr
 
 
 @contextmanager
-def images(warehouse_url: str, rows: int) -> Iterator[Images]:
-    """So many images in the schema `app` of a warehouse, and their objects in a simulated store."""
+def images(warehouse_url: str, rows: int, *, latency_ms: int = 0, lost: int = LOST) -> Iterator[Images]:
+    """So many images in the schema `app` of a warehouse, and their objects in a simulated store.
+
+    One in `lost` images has lost an object.
+    """
     known = storage.Config()
     database = make_conninfo(warehouse_url, options="-csearch_path=app")
-    with _simulator("storage", "--images=0") as url, psycopg.connect(database, autocommit=True) as conn:
+    options = ["--images=0", f"--latency-ms={latency_ms}"]
+    with _simulator("storage", *options) as url, psycopg.connect(database, autocommit=True) as conn:
         control = storage.Control(url)
         conn.execute("CREATE SCHEMA app")
         application.create(conn)
         keys = application.fill(conn, rows, bucket=known.bucket, endpoint=url)
-        losers = conn.execute(LOSERS, (max(2, rows // LOST),)).fetchall()
+        losers = conn.execute(LOSERS, (max(2, rows // lost),)).fetchall()
         lost = {
             "missing_original": [_key(original, known.bucket) for original, _ in losers[::2]],
             "missing_staged": [_key(staged, known.bucket) for _, staged in losers[1::2]],

@@ -31,7 +31,8 @@ missing), images in error that no run has marked, deleted images, and all that i
 ## Steps
 1. `stop_writer`: pool `storage_writer` to 0 slots, wait for the running sync, close the fence.
 2. `scan`: the images against the objects; lists the whole bucket, or asks for single objects where that is cheaper.
-   If it lists, it also asks for a sample of 64 objects by HEAD, a new sample each night.
+   If it lists, it also asks for a sample of 64 objects by HEAD, a new sample each night. With
+   `SYNC_CONFIDENCE_SCAN_SLICES` in the environment so many tasks list together; slice 0 judges.
 3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
    `hold` after a week. `hold` at once if more than 5 images, and more than 5 % of those looked at, miss an object, in
    this run or together with those that unattended runs have marked in the last 7 days; or if any image does, and the
@@ -73,6 +74,7 @@ Its message names the next step. In general:
 from airflow.sdk import dag
 
 from include.sources.installed import is_installed
+from include.sources.slices import scan_slices
 from plugins.assets import FILTERS
 from plugins.params import BATCHES, RESET_WATERMARK, flag, number, some_choice, some_uuid
 from plugins.runbook import cron, of_source, runbook
@@ -108,7 +110,7 @@ LIMIT = "At most so many images; 0 = all. The result's next_cursor tells where t
     },
 )
 def storage_reconcile():
-    runbook("storage", ["images"])
+    runbook("storage", ["images"], slices=scan_slices())
 
 
 if is_installed("storage"):

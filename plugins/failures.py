@@ -30,6 +30,7 @@ FAILS_AT_ONCE = [
     "include.sources.base.ScanRefused",
     "include.sources.installed.NotInstalled",
     "include.sources.installed.WrongSources",
+    "include.sources.slices.WrongSlices",
     "include.warehouse.fence.FenceError",
     "include.warehouse.migrate.NewerWarehouse",
     "include.warehouse.rollback.RollbackRefused",

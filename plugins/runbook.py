@@ -36,10 +36,13 @@ def of_source(source: str, job: Literal["sync", "reconcile"]) -> dict[str, Any]:
     }
 
 
-def runbook(source: str, entities: Sequence[str]) -> None:
-    """Create the tasks of the runbook. `scan` is mapped over the entities if there are several."""
+def runbook(source: str, entities: Sequence[str], slices: int = 1) -> None:
+    """Create the tasks of the runbook. `scan` is mapped over the entities if there are several.
+
+    `slices`: so many tasks read the scan of each entity together; only a `SlicedSource` may have more than one.
+    """
     stop_writer = StopWriterOperator(task_id="stop_writer", source=source).as_setup()
-    scan = _scan(source, entities)
+    scan = _scan(source, entities, slices)
     # A scan that was put off is skipped; what the others have found is judged all the same.
     gate_check = GateCheckOperator(
         task_id="gate_check", source=source, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
@@ -57,9 +60,12 @@ def runbook(source: str, entities: Sequence[str]) -> None:
     [verify, resume_writer] >> report
 
 
-def _scan(source: str, entities: Sequence[str]) -> Any:
-    if len(entities) == 1:
+def _scan(source: str, entities: Sequence[str], slices: int) -> Any:
+    if len(entities) == slices == 1:
         return ScanOperator(task_id="scan", source=source, entity=entities[0])
+    name, mapped = "{{ task.entity }}", {"entity": list(entities)}
+    if slices > 1:
+        name, mapped = f"{name}, slice {{{{ task.slice_number }}}}", mapped | {"slice_number": list(range(slices))}
     return ScanOperator.partial(
-        task_id="scan", source=source, map_index_template="{{ task.entity }}", doc_md=ScanOperator.on_call
-    ).expand(entity=list(entities))
+        task_id="scan", source=source, map_index_template=name, doc_md=ScanOperator.on_call
+    ).expand(**mapped)

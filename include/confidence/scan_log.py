@@ -61,6 +61,13 @@ def record(conn: Connection, summary: ForensicSummary) -> None:
     )
 
 
+def is_recorded(conn: Connection, scan_id: str) -> bool:
+    """Return whether the evidence of a scan is kept, and no later attempt at it has begun."""
+    query = "SELECT EXISTS (SELECT FROM confidence.forensic_run WHERE scan_id = %s AND NOT rescanned)"
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(query, [scan_id]).fetchone()[0]
+
+
 def keep_progress(conn: Connection, scan_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
     """Keep a scan's `scan_progress` lines with its evidence."""
     conn.execute("UPDATE confidence.forensic_run SET progress = %s WHERE scan_id = %s", [Jsonb(list(lines)), scan_id])

@@ -252,6 +252,21 @@ class Source(Protocol):
         """Return a run's figures under the names that the source's users know; empty if it has no such names."""
 
 
+class SlicedSource(Source, Protocol):
+    """A source whose scan several tasks can read together, each of them a slice.
+
+    One task calls `scan`, which reads what nobody else does, and alone compares, accounts and plans. The others help.
+    """
+
+    def read_slice(
+        self, context: Context, entity: str, epoch: int, params: Mapping[str, Any], slice_number: int
+    ) -> int:
+        """Read for the scan of that epoch what nobody reads yet. Return the number of pages.
+
+        `slice_number`: from 1 on; a later try of the same slice takes over what the earlier one was reading.
+        """
+
+
 def entity_of(source: Source, name: str) -> ScannedEntity:
     """Return the source's entity of that name. Raises KeyError naming the known ones."""
     for entity in source.entities:

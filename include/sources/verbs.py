@@ -8,7 +8,7 @@ from typing import Any
 from include.confidence import proofs, repair_lock, scan_log
 from include.confidence.spans import Attribute, span
 from include.confidence.summary import ForensicSummary
-from include.sources.base import Check, Context, Synced
+from include.sources.base import Check, Context, SlicedSource, Synced
 from include.warehouse import fence
 from include.warehouse.sync_log import Counts
 
@@ -39,6 +39,15 @@ def run_scan(context: Context, entity: str, epoch: int, params: Mapping[str, Any
         scan_log.keep_seconds(context.conn, summary.scan_id, time.monotonic() - begun)
         opened.set_attributes({"scope": summary.scope, "incomplete": bool(summary.incomplete), **summary.figures})
     return summary
+
+
+def run_slice(context: Context, entity: str, epoch: int, params: Mapping[str, Any], slice_number: int) -> int:
+    """Call `SlicedSource.read_slice` in a span with the number of pages, and return that."""
+    source: SlicedSource = context.source
+    with span("scan_slice", **_work(context, params), entity=entity, slice=slice_number) as opened:
+        pages = source.read_slice(context, entity, epoch, params, slice_number)
+        opened.set_attribute("pages", pages)
+    return pages
 
 
 def run_repair(

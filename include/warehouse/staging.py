@@ -6,7 +6,7 @@ transaction the position of the next page, so that a later attempt can resume it
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -74,6 +74,15 @@ class Stage:
             stage._begin()
             return stage
 
+    @classmethod
+    def join(cls, conn: Connection, table: Table, source: str, purpose: str, ticket: str) -> "Stage | None":
+        """Return the pull that another task reads under this ticket, to read ranges of it; None if there is none.
+
+        This does not take the pull over: what only its own attempt may do is refused.
+        """
+        found = read_pull(conn, stage_name(source, table.name, purpose))
+        return cls(conn, table, replace(found, attempt=uuid.uuid4())) if found and found.ticket == ticket else None
+
     @property
     def resumed(self) -> bool:
         """Whether the pull has stored pages already."""
@@ -105,19 +114,39 @@ class Stage:
         Raises PullError if another attempt has taken the pull over. Postgres does not wait for the disk here, as the
         transaction writes to unlogged tables only.
         """
-        number = self.pull.pages + 1
-        rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
-        with self.conn.transaction():
+
+        def move(read: int, refused: int) -> int:
+            number = self.pull.pages + 1
             self._update_pull(
                 position=next_position,
                 complete=next_position is None,
                 pages=number,
                 rows_read=self.pull.rows_read + read,
-                rows_refused=self.pull.rows_refused + len(refused),
+                rows_refused=self.pull.rows_refused + refused,
                 source_time=min(filter(None, (self.pull.source_time, page_info.get("source_time"))), default=None),
                 total_entries=page_info.get("total_entries") if number == 1 else self.pull.total_entries,
                 total_pages=page_info.get("total_pages") or self.pull.total_pages,
             )
+            return number
+
+        self.store_where(page, move, places=places, refuse=refuse)
+
+    def store_where(
+        self,
+        page: Iterable[Mapping[str, Any]],
+        move: Callable[[int, int], int],
+        *,
+        places: Iterable[int] | None = None,
+        refuse: Mapping[int, str] | None = None,
+    ) -> None:
+        """Store a page's rows in one transaction with `move`, which moves the position or raises.
+
+        `move` gets how many rows were read and how many of them are refused, and returns the number of the page. The
+        rest is as in `store`.
+        """
+        rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
+        with self.conn.transaction():
+            number = move(read, len(refused))
             self._copy(rows, number)
             self._quarantine(refused, number)
 
@@ -158,6 +187,15 @@ class Stage:
     def finish(self) -> None:
         """Mark the pull as complete, wherever it is. Raises PullError as `store` does."""
         self._update_pull(position=None, complete=True)
+
+    def count_ranges(self, *, complete: bool, pages: int, rows_read: int, rows_refused: int) -> None:
+        """Set how far the readers of the pull's ranges have come together.
+
+        Raises PullError as `store` does, TooManyRefused if the readers have refused too many rows.
+        """
+        self._update_pull(complete=complete, pages=pages, rows_read=rows_read, rows_refused=rows_refused)
+        if self.pull.too_many_refused:
+            raise self.refusal(rows_read, rows_refused)
 
     def remember_refused(self, refused: list[tuple[list, bool, str]]) -> None:
         """Keep which rows could not be read or stored, as (key, usable, reason).
@@ -268,8 +306,9 @@ class Stage:
     def _begin(self) -> None:
         """Create the pull with empty tables."""
         conn, pull = self.conn, self.pull
-        self._tables.make_empty(conn, self.table)
+        # The pull first: whoever stores a page locks its range before the tables.
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
+        self._tables.make_empty(conn, self.table)
         (started_at,) = conn.execute(
             "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)"
             " RETURNING started_at",

@@ -28,6 +28,9 @@ Compares the source with the copy and leaves evidence and plan in the warehouse.
 **If it fails:** nothing was repaired and the writer goes on as before. Mend what the message names, then clear `scan`
 with downstream; an attempt that is retried goes on where the one before was cut off.
 
+**If the scan has several slices:** slice 0 compares, and reads whatever no other slice does. The others only help it to
+read. If one has failed, clear `scan` with downstream, all of its map indexes.
+
 **If it is skipped:** its log says why. The entity may be put off to a later night, since the writer may stand for
 `stop_budget_minutes` only. To scan everything now, trigger the DAG by hand.
 """
@@ -39,17 +42,26 @@ class ScanOperator(SourceOperator):
     Pushes the summary (counts, ids of examples, a few KB) under the XCom key `forensic_summary` and logs it as one line
     of JSON. A retry goes on from the page that the last attempt had reached.
 
+    With a `slice_number` above 0 it helps the task without one, which scans, and pushes nothing.
+
     If the Airflow Variable `stop_budget_minutes` limits how long the writer may stand, the entity may be left to a
     later night: the task is skipped, and the warehouse keeps why.
     """
 
     on_call = ON_CALL
 
-    def __init__(self, *, source: str, entity: str, **kwargs: Any):
+    def __init__(self, *, source: str, entity: str, slice_number: int = 0, **kwargs: Any):
         super().__init__(source=source, **kwargs)
         self.entity = entity
+        self.slice_number = slice_number
 
     def execute(self, context: Any) -> None:
+        if self.slice_number:
+            self._read_slice(context)
+        else:
+            self._judge(context)
+
+    def _judge(self, context: Any) -> None:
         seconds = stop_budget.time_for(context, self.source, self.entity)
         try:
             summary = self._scan(context, seconds)
@@ -73,6 +85,13 @@ class ScanOperator(SourceOperator):
         ):
             writer = fence.require_stopped(opened.conn, self.source, opened.run)
             return verbs.run_scan(opened, self.entity, writer.epoch, params, dry_run=dry_run)
+
+    def _read_slice(self, context: Any) -> None:
+        """Read for the scan of the entity what nobody reads yet."""
+        with source_hook.opened(self.source, run_name(context)) as opened:
+            writer = fence.require_stopped(opened.conn, self.source, opened.run)
+            pages = verbs.run_slice(opened, self.entity, writer.epoch, context["params"], self.slice_number)
+        log.info("slice %d: %d pages read. Slice 0 judges the scan; this one has no summary", self.slice_number, pages)
 
 
 def summaries(context: Mapping[str, Any]) -> list[ForensicSummary]:

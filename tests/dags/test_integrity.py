@@ -1,7 +1,7 @@
 """Every DAG as Airflow loads it: its names, its params, its order. Parsing reaches for nothing."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib import import_module
 from itertools import groupby, islice, pairwise
@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.task.trigger_rule import TriggerRule
 from croniter import croniter
 
-from include.sources import REGISTRY, get_source
+from include.sources import REGISTRY, get_source, slices
 from plugins.assets import FILTERS, confirmed, outlet
 from plugins.deadline import stopped_too_long
 from plugins.failures import DEFAULT_ARGS, FAILS_AT_ONCE
@@ -224,6 +224,40 @@ class TestSource:
 
     def test_runbook_keeps_the_watermarks_by_default(self, bag, source):
         assert bag.dags[f"{source}_reconcile"].params["reset_watermark"] is False
+
+
+class TestSlices:
+    """The scan of a source that can be read in slices, as the environment's setting splits it."""
+
+    @pytest.fixture
+    def load(self, monkeypatch) -> Callable[[str], DagBag]:
+        def load(given: str) -> DagBag:
+            monkeypatch.setenv(slices.SETTING, given)
+            return DagBag(REPOSITORY / "dags" / "storage_reconcile.py")
+
+        return load
+
+    def test_are_mapped_tasks(self, load):
+        dag = load("3").dags["storage_reconcile"]
+        scan = dag.get_task("scan")
+        assert scan.expand_input.value == {"entity": ["images"], "slice_number": [0, 1, 2]}
+        assert scan.map_index_template == "{{ task.entity }}, slice {{ task.slice_number }}"
+        assert {task.task_id: task.downstream_task_ids for task in tasks(dag)} == RUNBOOK
+
+    def test_one_is_the_task_that_it_always_was(self, load):
+        assert not isinstance(load("1").dags["storage_reconcile"].get_task("scan"), MappedOperator)
+
+    def test_are_of_sources_that_can_be_read_in_slices(self, monkeypatch):
+        monkeypatch.setenv(slices.SETTING, "2")
+        found = DagBag(REPOSITORY / "dags").dags
+        scans = {source: found[f"{source}_reconcile"].get_task("scan") for source in REGISTRY}
+        mapped = {source: scan.expand_input.value for source, scan in scans.items() if isinstance(scan, MappedOperator)}
+        sliced = {source for source, axes in mapped.items() if "slice_number" in axes}
+        assert sliced == {source for source in REGISTRY if hasattr(get_source(source), "read_slice")} == {"storage"}
+
+    def test_that_are_no_number_are_an_import_error(self, load):
+        [error] = load("many").import_errors.values()
+        assert "SYNC_CONFIDENCE_SCAN_SLICES='many' in the environment is no number of slices" in error
 
 
 @pytest.mark.drill("daylight-saving")

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -13,10 +13,13 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleExcept
 from include.api.errors import FixConfiguration
 from include.confidence.summary import UnusableSummary
 from include.simulators.storage import Fault
+from include.sources.slices import SETTING
+from include.sources.storage import slices
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import RollbackRefused
 from plugins.operators.report import STEPS, RunFailed
 from plugins.operators.rollback import RollbackOperator
+from plugins.operators.scan import ScanOperator
 from plugins.operators.sync import SyncOperator
 from plugins.settings import NotEnabled
 from tests.conftest import as_role
@@ -224,6 +227,55 @@ class TestScan:
         with pytest.raises(RunFailed, match="stop_writer failed"):
             report(run, stop_writer="failed")
         assert "result" not in run.xcoms.get("report", {})
+
+
+class TestSlices:
+    """One scan by two tasks: slice 0 judges, the other one helps."""
+
+    @pytest.fixture
+    def night(self, airflow, images, monkeypatch) -> Run:
+        monkeypatch.setenv(SETTING, "2")
+        monkeypatch.setattr(slices, "PATIENCE", timedelta(0))
+        images.lose(2)
+        run = a_run()
+        execute(run, "stop_writer")
+        return run
+
+    @staticmethod
+    def scan(run: Run, slice_number: int) -> None:
+        run.execute(ScanOperator(task_id="scan", source=SOURCE, entity="images", slice_number=slice_number))
+
+    def test_only_the_one_that_judges_leaves_a_summary(self, night, caplog):
+        with caplog.at_level(logging.INFO):
+            self.scan(night, 1)
+        assert "slice 1: 0 pages read. Slice 0 judges the scan; this one has no summary" in caplog.text
+        assert "scan" not in night.xcoms
+        self.scan(night, 0)
+        [summary] = night.xcoms["scan"]["forensic_summary"]
+        assert (summary["metrics"]["missing_original"], summary["incomplete"]) == (2, "")
+
+    def test_the_other_after_it_or_cleared_alone_changes_nothing(self, night, conn):
+        self.scan(night, 0)
+        kept = conn.execute("SELECT to_jsonb(f) FROM confidence.forensic_run f").fetchall()
+        self.scan(night, 1)
+        assert conn.execute("SELECT to_jsonb(f) FROM confidence.forensic_run f").fetchall() == kept
+        assert skipped(night, "gate_check") == ["decide"]
+
+    def test_judge_that_a_person_has_marked_is_no_evidence(self, night, conn):
+        self.scan(night, 1)
+        with pytest.raises(UnusableSummary, match=r"missing: images.*Clear scan"):
+            execute(night, "gate_check")
+        execute(night, "resume_writer")
+        with pytest.raises(RunFailed, match=r"^gate_check failed"):
+            report(night, gate_check="failed")
+        assert conn.execute("SELECT FROM confidence.forensic_run").fetchall() == []
+
+    def test_none_reads_once_the_writer_runs(self, night, images):
+        execute(night, "resume_writer")
+        images.control.reset_counters()
+        with pytest.raises(fence.FenceError, match="clear stop_writer with downstream"):
+            self.scan(night, 1)
+        assert images.control.counters().total("list") == 0
 
 
 class TestHold:

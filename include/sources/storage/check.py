@@ -9,9 +9,10 @@ import hashlib
 import logging
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from include.sources.storage.second_look import (
     some_suspects,
     suspects_of,
 )
+from include.warehouse.ranges import Ranges, read_to_end
 from include.warehouse.staging import Stage
 
 if TYPE_CHECKING:
@@ -63,7 +65,8 @@ class CheckOptions:
     """What to check and how: `batch` images at a time, `workers` requests at once.
 
     `heal`: give marked images whose objects are back their former status. `purpose` (`sync` or `scan`) keeps their
-    staged rows apart. An attempt goes on where the last one was cut off if that had the same `ticket`.
+    staged rows apart. An attempt goes on where the last one was cut off if that had the same `ticket`. `slices`: how
+    many tasks read bucket and images together.
     """
 
     scope: Scope
@@ -72,6 +75,7 @@ class CheckOptions:
     batch: int
     workers: int
     heal: bool = False
+    slices: int = 1
 
     @property
     def seed(self) -> int:
@@ -142,10 +146,11 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
         # Otherwise a new object would look like an orphan.
-        look.list_bucket(context.bucket, context.images, objects, expected=size.known, workers=options.workers)
-        _read_images(context, options, staged, started)
+        how = {"workers": options.workers, "slices": options.slices}
+        look.list_bucket(context.bucket, context.images, objects, expected=size.known, **how)
+        _read_images(context, options, staged)
     else:
-        _read_images(context, options, staged, started)
+        _read_images(context, options, staged)
         look.look_at_images(context.bucket, staged, objects, batch=options.batch, workers=options.workers)
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
@@ -174,20 +179,30 @@ def _begin(context: StorageContext, options: CheckOptions, staged: Stage) -> tup
     return datetime.fromisoformat(kept["started"]), Size(kept["to_check"], kept["known"]), kept["listing"]
 
 
-def _read_images(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime) -> None:
-    if staged.pull.complete:
-        return
-    batches = images.read(
-        context.images,
-        options.scope,
-        context.bucket.name,
-        started=started,
-        batch=options.batch,
-        after=staged.pull.position,
-        taken=staged.pull.rows_read,
-    )
-    for rows, position in batches:
-        staged.append(rows, next_position=position, page_info={})
+def _read_images(context: StorageContext, options: CheckOptions, staged: Stage) -> None:
+    many = 1 if options.slices == 1 else options.slices * look.RANGES_EACH
+    read_to_end(staged, partial(options.scope.bounds, many), partial(read_claimed, context, options, staged))
+
+
+def read_claimed(context: StorageContext, options: CheckOptions, staged: Stage, ranges: Ranges) -> Iterator[None]:
+    """Claim ranges and stage their images until none is free. Yields after each batch."""
+    started = datetime.fromisoformat(staged.pull.progress["started"])
+    while claimed := ranges.claim(1):
+        [each] = claimed
+        after, upto = each.bounds
+        batches = images.read(
+            context.images,
+            options.scope,
+            context.bucket.name,
+            started=started,
+            batch=options.batch,
+            after=each.position or after,
+            upto=upto,
+            taken=ranges.progress().rows_read,
+        )
+        for rows, position in batches:
+            ranges.store(each, rows, position=position)
+            yield
 
 
 def _second_look(

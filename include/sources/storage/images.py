@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -95,12 +96,19 @@ class Scope:
         ]
         return ", ".join(part for part in parts if part) or "all"
 
-    def where(self, after: str | None) -> sql.Composed:
+    def bounds(self, ranges: int) -> list[list[str | None]]:
+        """Return the ids after which and up to which each of so many ranges has images; ids are random."""
+        borders = [str(UUID(int=2**128 * number // ranges)) for number in range(1, ranges)]
+        # What a limit or a cursor leaves out depends on the order of all ids.
+        return [list(pair) for pair in pairwise([None, *([] if self.limit or self.cursor else borders), None])]
+
+    def where(self, after: str | None, upto: str | None = None) -> sql.Composed:
         """Return the condition on images `i` in the scope, with ids after `after`, or else after the cursor."""
         # Deleted images are read only to tell that their objects are no orphans.
         conditions = [sql.SQL("true" if self.whole else "i.deleted_at IS NULL")]
         for condition, value in (
             ("i.id > {}", after or self.cursor),
+            ("i.id <= {}", upto),
             ("i.project_id = {}", self.project_id),
             ("i.status::text = {}", self.status),
             ("(i.updated_at > {} OR {marked})", self.since),
@@ -157,18 +165,27 @@ def size(images: Connection, scope: Scope) -> Size:
 
 
 def read(
-    images: Connection, scope: Scope, bucket: str, *, started: datetime, batch: int, after: str | None, taken: int
+    images: Connection,
+    scope: Scope,
+    bucket: str,
+    *,
+    started: datetime,
+    batch: int,
+    after: str | None,
+    upto: str | None,
+    taken: int,
 ) -> Iterator[tuple[list[dict[str, Any]], str | None]]:
     """Yield the scope's images by id as (rows for the stage IMAGES, id to go on after; None at the end).
 
-    `after`: the last id that an earlier attempt read. `taken`: how many rows it read. `started`: the application's time
+    `after`: the last id that was read before. `upto`: the last id to read. `taken`: how many rows were read before.
+    `started`: the application's time
     at the beginning; rows changed within GRACE before it are young.
     """
     while True:
         limit = min(batch, scope.limit - taken) if scope.limit else batch
         young = sql.SQL(YOUNG).format(started=sql.Literal(started), grace=sql.Literal(GRACE))
         rest = sql.SQL("LIMIT {}").format(sql.Literal(limit))
-        query = sql.SQL(READ).format(young=young, where=scope.where(after), rest=rest)
+        query = sql.SQL(READ).format(young=young, where=scope.where(after, upto), rest=rest)
         rows = images.execute(query).fetchall()
         taken += len(rows)
         after = rows[-1][0] if len(rows) == limit and taken != scope.limit else None

@@ -14,6 +14,7 @@ from include.api.bucket import Bucket, Look, Presence, Way
 from include.api.s3_ranges import Range
 from include.sources.storage import images
 from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING, Size
+from include.warehouse.ranges import Ranges, read_to_end
 from include.warehouse.staging import Stage
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ PAGE = 1000
 LIST_COST = 2
 # Pages of a LIST, or batches of HEADs, between two lines of progress.
 PROGRESS_EVERY = 100
+# How many times as many ranges there are as requests at once, if several tasks read: who is quick takes more of them.
+RANGES_EACH = 4
 # How many present objects are asked for again if many looks in a row have no answer.
 KNOWN = 3
 
@@ -42,20 +45,34 @@ def listing_is_cheaper(objects: int, size: Size) -> bool:
     return objects > LIST_COST * math.ceil(size.known / PAGE)
 
 
-def list_bucket(bucket: Bucket, copy: Connection, objects: Stage, *, expected: int, workers: int) -> None:
-    """Stage every key of the bucket, several ranges at once. A later attempt goes on where it was cut off."""
-    if objects.pull.complete:
-        return
-    ranges = _ranges(bucket, copy, objects, expected, workers)
-    positions = {int(index): position for index, position in (objects.pull.position or {}).items()}
-    for listing in bucket.list(ranges, positions=positions, workers=workers):
-        positions[listing.range] = listing.position
-        # A range is done if its position is None. One that has not begun has none.
-        done = all(index in positions and positions[index] is None for index in range(len(ranges)))
-        rows = (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys)
-        objects.append(rows, next_position=None if done else positions, page_info={})
-        if done or objects.pull.pages % PROGRESS_EVERY == 0:
-            _log_progress(objects, "objects_listed")
+def list_bucket(
+    bucket: Bucket, copy: Connection, objects: Stage, *, expected: int, workers: int, slices: int = 1
+) -> None:
+    """Stage every key of the bucket, several ranges at once. A later attempt goes on where it was cut off.
+
+    `slices`: so many tasks read together, this one included; the others by `list_claimed`.
+    """
+
+    def read(ranges: Ranges) -> Iterator[None]:
+        for _ in list_claimed(bucket, ranges, workers):
+            yield
+            if objects.pull.pages // PROGRESS_EVERY > _logged(objects) // PROGRESS_EVERY:
+                _log_progress(objects, "objects_listed")
+
+    read_to_end(objects, lambda: _bounds(bucket, copy, expected, workers, slices), read)
+    if objects.pull.pages != _logged(objects):
+        _log_progress(objects, "objects_listed")
+
+
+def list_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None]:
+    """Claim ranges, `workers` at a time, and stage their keys until none is free. Yields after each page."""
+    while claimed := ranges.claim(workers):
+        parts = [Range(*each.bounds) for each in claimed]
+        positions = {index: each.position for index, each in enumerate(claimed) if each.position is not None}
+        for listing in bucket.list(parts, positions=positions, workers=workers):
+            rows = (_listed(key, Presence.EMPTY if key in listing.empty else Presence.PRESENT) for key in listing.keys)
+            ranges.store(claimed[listing.range], rows, position=listing.position)
+            yield
 
 
 def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
@@ -138,13 +155,13 @@ def _listed(key: str, presence: Presence) -> dict[str, Any]:
     return {"key": key, "presence": presence, "way": Way.LIST, "later": False, "restorable": False}
 
 
-def _ranges(bucket: Bucket, copy: Connection, objects: Stage, expected: int, workers: int) -> list[Range]:
-    """Return the ranges of the listing, the same for all attempts."""
-    borders = (objects.pull.progress or {}).get("borders")
-    if borders is None:
-        borders = _borders(images.sample_keys(copy, bucket.name), min(workers, expected // (10 * PAGE)))
-        objects.save_progress(borders=borders)
-    return [Range(start or "", end) for start, end in pairwise([None, *borders, None])]
+def _bounds(bucket: Bucket, copy: Connection, expected: int, workers: int, slices: int) -> list[list[str | None]]:
+    """Return start and end of each range of the listing; one range if the store can't begin at any key."""
+    if not bucket.honours_start_after:
+        return [["", None]]
+    many = workers if slices == 1 else workers * slices * RANGES_EACH
+    borders = _borders(images.sample_keys(copy, bucket.name), min(many, expected // (10 * PAGE)))
+    return [[start or "", end] for start, end in pairwise([None, *borders, None])]
 
 
 def _borders(keys: list[str], parts: int) -> list[str]:
@@ -156,6 +173,12 @@ def _borders(keys: list[str], parts: int) -> list[str]:
 def progress(objects: Stage) -> Sequence[Mapping[str, Any]]:
     """Return the lines of progress so far, those of earlier attempts included."""
     return (objects.pull.progress or {}).get("lines", [])
+
+
+def _logged(objects: Stage) -> int:
+    """Return how many pages the last line of progress told."""
+    lines = progress(objects)
+    return lines[-1]["pages"] if lines else 0
 
 
 def _log_progress(objects: Stage, count_name: str) -> None:

@@ -16,6 +16,7 @@ from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verd
 from include.confidence.summary import ForensicSummary
 from include.sources.answer_census import AnswerCensus
 from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
+from include.sources.slices import scan_slices
 from include.sources.storage import breaker, images
 from include.sources.storage.answers import ANSWERS, count
 from include.sources.storage.check import Checked, CheckOptions, StorageContext, check
@@ -24,6 +25,7 @@ from include.sources.storage.images import GRACE, IMAGES, Scope
 from include.sources.storage.look import progress
 from include.sources.storage.metrics import METRICS
 from include.sources.storage.repair import apply, logged, plan_of, repair_images, resolve_cut_off_commits, verify_repair
+from include.sources.storage.slices import read_slice
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import Copy
@@ -153,18 +155,26 @@ class Storage:
         return Synced(done.sync_id, done.counts, self.result([summary], done.counts, dry_run=dry_run))
 
     def scan(self, context: StorageContext, entity: str, epoch: int, params: Mapping[str, Any]) -> ForensicSummary:
-        scan_id = f"{context.run}/{entity}/{epoch}"
+        scan_id = _scan_id(context, entity, epoch)
         options = _scan_options(params, scan_id)
         checked = check(context, options)
         with context.conn.transaction():
             found = find(context, options, checked).summary(context, options, scan_id, epoch)
-            fields = context.census.keep(context.conn, context.run, whole=options.scope.whole, resumed=checked.resumed)
+            # Other slices count what they read, so this one's census is as little whole as that of a resumed scan.
+            partly = {"resumed": checked.resumed or options.slices > 1}
+            fields = context.census.keep(context.conn, context.run, whole=options.scope.whole, **partly)
             summary = with_fields(remember(context, options, checked, found), fields)
             scan_log.record(context.conn, summary)
             scan_log.keep_progress(context.conn, scan_id, progress(checked.objects))
             keep_plan(context, checked, summary)
         checked.forget(keep=bool(summary.incomplete))
         return summary
+
+    def read_slice(
+        self, context: StorageContext, entity: str, epoch: int, params: Mapping[str, Any], slice_number: int
+    ) -> int:
+        scan_id = _scan_id(context, entity, epoch)
+        return read_slice(context, _scan_options(params, scan_id), scan_id, slice_number)
 
     def repair(
         self, context: StorageContext, summaries: Sequence[ForensicSummary], params: Mapping[str, Any]
@@ -220,10 +230,15 @@ class Storage:
         return max(filter(None, (state.since(self.lookback) for state in states)), default=None)
 
 
+def _scan_id(context: StorageContext, entity: str, epoch: int) -> str:
+    return f"{context.run}/{entity}/{epoch}"
+
+
 def _scan_options(params: Mapping[str, Any], scan_id: str) -> CheckOptions:
     scope = Scope.of(params)
     ticket = f"{scan_id}/{scope}"
-    return CheckOptions(scope, "scan", ticket, params["batch_size"], params["concurrency"], heal=params["heal"])
+    how = {"heal": params["heal"], "slices": scan_slices()}
+    return CheckOptions(scope, "scan", ticket, params["batch_size"], params["concurrency"], **how)
 
 
 def _watermark(findings: Findings, started: datetime) -> datetime:
