@@ -7,6 +7,7 @@ If ROLES_FILE is set, the databases and their roles are made first. The file is 
 server's superuser, and `passwords`, by role.
 """
 
+import argparse
 import json
 import os
 import shlex
@@ -29,6 +30,13 @@ from stack.postgres import Server
 AIRFLOW_MIGRATION = [sys.executable, "-m", "airflow", "db", "migrate"]
 WAREHOUSE_MIGRATION = [sys.executable, "-m", "include.warehouse.migrate"]
 
+METADATA_SETTING = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+ROLES_SETTING = "ROLES_FILE"
+
+
+class NotPrepared(Exception):
+    """What is missing or wrong, in one line. Nothing was changed."""
+
 
 def setting(environment: Mapping[str, str], name: str) -> str:
     """Airflow's setting of that variable: its value, or what the command of its variable `_CMD` prints."""
@@ -40,7 +48,7 @@ def setting(environment: Mapping[str, str], name: str) -> str:
 
 def metadata_url(environment: Mapping[str, str]) -> str:
     """The libpq URL of Airflow's metadata database."""
-    url = setting(environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN")
+    url = setting(environment, METADATA_SETTING)
     return urlsplit(url)._replace(scheme="postgresql").geturl()
 
 
@@ -71,22 +79,41 @@ def create_missing_pools(url: str, declared: Mapping[str, Mapping[str, Any]]) ->
 
 def _set_up_roles(file: Path) -> dict[str, str]:
     """Make the roles and databases; return the variable with the warehouse's URL for its owner."""
-    given = json.loads(file.read_text())
-    server, passwords = Server(given["superuser"]), given["passwords"]
-    roles.set_up(server.url, passwords)
+    try:
+        given = json.loads(file.read_text())
+        server, passwords = Server(given["superuser"]), given["passwords"]
+        owner_password = passwords[OWNER]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotPrepared(
+            f"{ROLES_SETTING}={file} can't be read as JSON with `superuser` and `passwords` ({type(error).__name__});"
+            " docs/deploy.md shows one"
+        ) from error
+    try:
+        roles.set_up(server.url, passwords)
+    except psycopg.OperationalError as error:
+        raise NotPrepared(f"the superuser that {ROLES_SETTING}={file} names can't connect: {error}") from error
     url = urlsplit(server.url("warehouse"))
     place = url.netloc.rpartition("@")[2]
-    login = f"{OWNER}:{quote(passwords[OWNER], safe='')}"
+    login = f"{OWNER}:{quote(owner_password, safe='')}"
     return {"AIRFLOW_CONN_WAREHOUSE_OWNER": url._replace(netloc=f"{login}@{place}").geturl()}
+
+
+def _check_metadata(environment: Mapping[str, str]) -> None:
+    """Refuse to go on without a database of Airflow's: it would make one in SQLite, in the home folder."""
+    if not environment.keys() & {METADATA_SETTING, f"{METADATA_SETTING}_CMD"}:
+        raise NotPrepared(f"{METADATA_SETTING} is not in the environment: set it to Airflow's database in Postgres")
 
 
 def main() -> None:
     """Prepare both databases for the stack: the roles if a file has them, the migrations, the pools."""
+    about = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser("python -m stack.prepare", description=__doc__, formatter_class=about).parse_args()
     try:
         pools = declared_pools()
-    except WrongSources as error:
+        _check_metadata(os.environ)
+        owner_login = _set_up_roles(Path(os.environ[ROLES_SETTING])) if ROLES_SETTING in os.environ else {}
+    except (WrongSources, NotPrepared) as error:
         sys.exit(f"prepare: {error}")
-    owner_login = _set_up_roles(Path(os.environ["ROLES_FILE"])) if "ROLES_FILE" in os.environ else {}
     subprocess.run(AIRFLOW_MIGRATION, check=True)
     subprocess.run(WAREHOUSE_MIGRATION, env={**os.environ, **owner_login}, check=True)
     create_missing_pools(metadata_url(os.environ), pools)

@@ -38,6 +38,7 @@ BEGIN
       UNION ALL
       SELECT 'TYPE ' || oid::regtype, typnamespace, typowner, false, oid, 'pg_type' FROM pg_type
       WHERE typtype IN ('d', 'e')
+        OR typtype = 'c' AND EXISTS (SELECT FROM pg_class c WHERE c.oid = typrelid AND relkind = 'c')
     )
     SELECT name, CASE WHEN schema::regnamespace::text = 'staging' AND staged THEN {tasks}
       WHEN schema::regnamespace::text = 'app' THEN {application} ELSE {owner} END AS new
@@ -65,6 +66,8 @@ def set_up(url: Callable[[str], str], passwords: Mapping[str, str]) -> None:
             _execute(conn, "REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
         for role, rights in WAREHOUSE_RIGHTS.items():
             _execute(conn, f"GRANT {rights} ON DATABASE warehouse TO {{}}", role)
+        # A migration may change a plan that waits in a staging table.
+        _execute(conn, "GRANT {} TO {}", TASKS, OWNER)
     for database, owner in DATABASES.items():
         with psycopg.connect(url(database), autocommit=True, connect_timeout=10) as conn:
             names = {"owner": owner, "tasks": TASKS, "application": APPLICATION}

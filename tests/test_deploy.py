@@ -14,6 +14,7 @@ from airflow.configuration import conf
 from airflow.providers.fab.www.security import permissions
 
 from include.sources.installed import installed_sources
+from stack import roles
 from stack.settings import REPOSITORY
 from tests.documented import snippet
 
@@ -112,6 +113,11 @@ def test_permissions_exist_and_the_service_user_has_no_others():
         "Pools": "can_create,can_edit,can_read",
         "Task Instances": "can_read",
     }
+
+
+def test_file_of_the_roles_has_those_that_are_made():
+    [file] = re.findall(r'^ *(\{"superuser".+?\}\})$', PAGE, re.DOTALL | re.MULTILINE)
+    assert set(json.loads(file)["passwords"]) == {*roles.ALL} - {roles.APPLICATION}
 
 
 def test_wheel_has_the_name_that_is_told():

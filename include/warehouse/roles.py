@@ -9,7 +9,8 @@ from sqlalchemy import Connection, text
 OWNER, TASKS, READ = "warehouse_owner", "warehouse_tasks", "warehouse_read"
 
 # Only what is missing is granted, in the schemas of the sources, of the evidence and of staging: the database may hold
-# more. MAINTAIN is for ANALYZE. A table with row level security shows its rows by a policy only.
+# more. Staging tables that tasks have made are left alone: they come and go meanwhile. MAINTAIN is for ANALYZE. A table
+# with row level security shows its rows by a policy only.
 GRANT = """
 DO $$
 DECLARE
@@ -34,6 +35,7 @@ BEGIN
       unnest(rights) right_
     WHERE EXISTS (SELECT FROM pg_roles WHERE rolname = role)
       AND relnamespace = ANY (ours) AND pg_has_role(relowner, 'USAGE')
+      AND relowner::regrole::text <> 'warehouse_tasks'
       AND (relkind = 'r' AND relname <> 'alembic_version' OR relkind IN ('r', 'v') AND right_ = 'SELECT')
       AND NOT has_table_privilege(role, oid, right_)
     GROUP BY oid, role

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -78,6 +79,42 @@ def test_a_wrong_choice_of_sources_is_refused_before_anything(setting: str):
     assert done.returncode == 1
     assert done.stderr.startswith(f"prepare: {SETTING}='{setting}' in the environment ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["--help"], {}, (0, "usage: python -m stack.prepare")),
+        (["now"], {}, (2, "usage: python -m stack.prepare")),
+        ([], {}, (1, "prepare: AIRFLOW__DATABASE__SQL_ALCHEMY_CONN is not in the environment")),
+        ([], {"ROLES_FILE": "/nowhere.json"}, (1, "prepare: ROLES_FILE=/nowhere.json can't be read as JSON")),
+        ([], {"ROLES_FILE": "closed.json"}, (1, "prepare: the superuser that ROLES_FILE=")),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: dict[str, str],
+    said: tuple[int, str],
+):
+    monkeypatch.chdir(tmp_path)
+    Path("closed.json").write_text(
+        json.dumps({"superuser": "postgresql://who:secret@127.0.0.1:1/postgres", "passwords": {OWNER: "secret"}})
+    )
+    metadata = {prepare.METADATA_SETTING: "postgresql://127.0.0.1:1/none"} if environment else {}
+    monkeypatch.setattr(os, "environ", {**metadata, **environment})
+    monkeypatch.setattr(sys, "argv", ["prepare", *arguments])
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was made"))
+    with pytest.raises(SystemExit) as ended:
+        prepare.main()
+    output = capsys.readouterr()
+    # As Python ends: a message goes to stderr, with code 1.
+    told = (1, ended.value.code) if isinstance(ended.value.code, str) else (ended.value.code, output.err or output.out)
+    code, beginning = said
+    assert (told[0], told[1][: len(beginning)]) == (code, beginning)
+    assert "secret" not in told[1]
 
 
 def test_metadata_version_changes_with_the_schema(warehouse_url: str):

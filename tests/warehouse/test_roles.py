@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from alembic import command
 from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 
@@ -179,7 +180,7 @@ class TestMove:
     """From one role for everything, as before: the server's superuser."""
 
     @pytest.fixture
-    def moved(self) -> Iterator[Postgres]:
+    def without_roles(self) -> Iterator[Postgres]:
         with quick_folder("moved") as folder, Postgres(folder / "postgres", settings={"fsync": "off"}) as running:
             for database in ("airflow", "warehouse"):
                 running.drop_database(database)
@@ -188,19 +189,44 @@ class TestMove:
             with psycopg.connect(running.url("postgres"), autocommit=True) as conn:
                 for role in (METADATA, roles.OWNER, roles.TASKS, roles.READ, APPLICATION):
                     conn.execute(f"DROP ROLE {role}")
-            migrate(running.url("warehouse"))
-            add_shop(running.url("warehouse"))
-            with psycopg.connect(running.url("warehouse")) as conn:
-                conn.execute("CREATE SCHEMA app CREATE TABLE images (id int)")
-                conn.execute("INSERT INTO app.images VALUES (7)")
-            with psycopg.connect(running.url("warehouse"), autocommit=True) as conn:
-                stage = Stage.open(conn, PARTS, "shop", "scan", "before")
-                stage.append([{"id": 1}], next_position=2, page_info={})
-            with psycopg.connect(running.url("airflow")) as conn:
-                conn.execute("CREATE TYPE kind AS ENUM ('a')")
-                conn.execute("CREATE TABLE dag_run (id serial PRIMARY KEY, kind kind)")
-                conn.execute("INSERT INTO dag_run (kind) VALUES ('a')")
             yield running
+
+    @pytest.fixture
+    def moved(self, without_roles: Postgres) -> Postgres:
+        running = without_roles
+        migrate(running.url("warehouse"))
+        add_shop(running.url("warehouse"))
+        with psycopg.connect(running.url("warehouse")) as conn:
+            conn.execute("CREATE SCHEMA app CREATE TABLE images (id int)")
+            conn.execute("INSERT INTO app.images VALUES (7)")
+        with psycopg.connect(running.url("warehouse"), autocommit=True) as conn:
+            stage = Stage.open(conn, PARTS, "shop", "scan", "before")
+            stage.append([{"id": 1}], next_position=2, page_info={})
+        with psycopg.connect(running.url("airflow")) as conn:
+            conn.execute("CREATE TYPE kind AS ENUM ('a')")
+            conn.execute("CREATE TABLE dag_run (id serial PRIMARY KEY, kind kind)")
+            conn.execute("INSERT INTO dag_run (kind) VALUES ('a')")
+        return running
+
+    def test_an_old_warehouse_is_migrated_by_its_new_owner(
+        self, without_roles: Postgres, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Migrations change types, and plans that wait in staging tables, that the one role has made."""
+        upgrade = command.upgrade
+        with monkeypatch.context() as before:
+            before.setattr(command, "upgrade", lambda config, _: upgrade(config, "0013"))
+            migrate(without_roles.url("warehouse"))
+        with psycopg.connect(without_roles.url("warehouse")) as conn:
+            conn.execute(
+                "CREATE TABLE staging.storage_images_scan_plan AS SELECT true original_missing, true staged_missing"
+            )
+        without_roles.start()
+        migrate(without_roles.url("warehouse", roles.OWNER))
+        with psycopg.connect(without_roles.url("warehouse", roles.TASKS)) as conn:
+            plan = conn.execute("SELECT original_state, staged_state FROM staging.storage_images_scan_plan")
+            assert plan.fetchall() == [("absent", "absent")]
+            left = "SELECT relname FROM pg_class WHERE relkind = 'c' AND relowner::regrole::text NOT LIKE 'warehouse_%'"
+            assert conn.execute(left).fetchall() == []
 
     def test_everything_goes_to_the_role_that_it_is_for(self, moved: Postgres):
         moved.start()
