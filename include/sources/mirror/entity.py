@@ -191,8 +191,8 @@ class Lookup:
             raise ValueError(
                 "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven"
             )
-        if self.own and (self.paginator or self.batch > 1):
-            raise ValueError("a record's own address shows one record: it has no pages, and takes one key")
+        if self.own and self.batch > 1:
+            raise ValueError("a record's own address shows one record: it takes one key")
         if self.witness and not (self.witness.own and self.witness.by == self.by):
             raise ValueError("a witness is asked by the same columns, at an own address")
         if self.beside and (self.batch > 1 or self.paginator):
@@ -474,6 +474,8 @@ class Discovered(Entity):
 def _address_mistake(entity: Entity) -> str:
     if entity.lookup.own and entity.lookup.by != entity.table.key:
         return "a record's own address is made from the table's key"
+    if entity.lookup.own and entity.lookup.paginator:
+        return "a record's own address shows one record: it has no pages"
     return ""
 
 

@@ -39,15 +39,18 @@ class Look:
     needs_person: bool = False
     no_list: bool = False
 
-    @property
-    def shows_record(self) -> bool:
-        """Whether the address has shown a record, also one that is deleted."""
-        return bool(self.rows) or self.tombstone
+
+def shows_something(table: Table, lookup: Lookup, look: Look) -> bool:
+    """Return whether an address has shown a row, or that the record itself is deleted, so that it is in order.
+
+    A parent without any rows shows nothing.
+    """
+    return bool(look.rows) or (look.tombstone and lookup.by == table.key)
 
 
 def not_there(lookup: Lookup, look: Look) -> bool:
     """Return whether the address of the record, or of its parent, does not exist."""
-    return not look.unknown and (look.no_list or (lookup.own and not look.shows_record))
+    return not look.unknown and (look.no_list or (lookup.own and not (look.rows or look.tombstone)))
 
 
 def names(value: Any, *path: str) -> Callable[[Any], None]:

@@ -13,7 +13,7 @@ from include.sources.mirror.agreement import Disagreement, require_agreement, st
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
 from include.sources.mirror.entity import Discovered, Lookup, MirrorContext
 from include.sources.mirror.extract import LISTED_ONLY, Extract
-from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there
+from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there, shows_something
 from include.sources.mirror.planning import replace_record
 from include.sources.mirror.series import is_hidden_series
 from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of
@@ -135,7 +135,7 @@ class _Answers:
     def add(self, value: tuple, look: Look) -> None:
         self.proved += not look.unknown
         self.needs_person |= look.needs_person
-        if look.shows_record:
+        if shows_something(self._extract.entity.table, self.lookup, look):
             self.works_in.add(place_of(self._extract, self.lookup, value))
 
 
