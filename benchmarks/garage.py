@@ -10,8 +10,8 @@ from psycopg import sql
 from benchmarks.night import stopped
 from include.api.client import ApiClient
 from include.sources import get_source
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import MirrorContext
 from include.warehouse import sync_log
 
 SOURCE = get_source("tekmetric")

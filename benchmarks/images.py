@@ -9,7 +9,8 @@ from botocore.client import BaseClient
 from botocore.config import Config
 
 from benchmarks.night import stopped
-from include.api.bucket import Bucket, client_config
+from include.api.bucket import Bucket
+from include.api.s3_client import client_config
 from include.sources import get_source
 from include.sources.storage.urls import locate
 

@@ -8,7 +8,7 @@ import psycopg
 from benchmarks.night import stopped
 from include.api.client import ApiClient
 from include.sources import get_source
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities

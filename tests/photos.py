@@ -12,7 +12,8 @@ import boto3
 import psycopg
 from psycopg import sql
 
-from include.api.bucket import Bucket, client_config
+from include.api.bucket import Bucket
+from include.api.s3_client import client_config
 from include.confidence.summary import ForensicSummary
 from include.simulators import storage as simulator
 from include.simulators.storage import application

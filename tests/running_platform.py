@@ -15,7 +15,7 @@ from include.api.client import ApiClient
 from include.simulators import storage
 from include.simulators.repairshopr import Control, Mutation
 from include.sources import get_source
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.sync import sync_entities
 from include.warehouse import roles
 from stack.airflow import Airflow, until

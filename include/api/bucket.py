@@ -5,8 +5,6 @@ bucket that is proven to exist: by a 404 to a HEAD of the key, or by a listing w
 answer that doesn't fit the question, the key is unknown.
 """
 
-import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -16,18 +14,15 @@ from itertools import islice
 from operator import lt
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import quote, unquote
 
 from botocore.client import BaseClient
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
-from include.api.s3_errors import NO_ANSWER, Missing, S3Errors, end_redirects, is_own_answer
-from include.api.s3_listing import PAGE, ObjectPage, fields_of, read_leanly
-from include.api.s3_transport import bound_answers
+from include.api.s3_client import S3Client
+from include.api.s3_errors import Missing
+from include.api.s3_listing import PAGE, ObjectPage, fields_of
+from include.api.s3_ranges import Listing, Range, key_before, position_after
 
-Keys = list[str]
 # Told of the way in which objects were looked at, and of what the answer shows of each.
 Heard = Callable[["Way", Sequence[Mapping[str, Any]]], None]
 
@@ -74,60 +69,6 @@ class Look:
     restorable: bool = False
 
 
-@dataclass(frozen=True)
-class Range:
-    """The keys after `start`, up to and including `end` (None: to the last one), in the order of UTF-8 bytes."""
-
-    start: str = ""
-    end: str | None = None
-
-    def keys(self, page: ObjectPage) -> Keys:
-        """Return the keys of a sorted page that lie in the range."""
-        end = len(page.keys) if self.end is None else bisect_right(page.keys, self.end)
-        return list(page.keys[bisect_right(page.keys, self.start) : end])
-
-    def ends_with(self, page: ObjectPage) -> bool:
-        """Return whether no key of the range comes after the page."""
-        return not page.more or (self.end is not None and page.keys[-1] >= self.end)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A page of a listing: the index of its range, its keys in order, and the position of the next page.
-
-    `position` is JSON, None if this was the last page of the range. `empty`: keys whose objects have no content.
-    """
-
-    range: int
-    keys: Keys
-    position: Any
-    empty: frozenset[str] = frozenset()
-
-
-def _position(after: str) -> dict[str, str]:
-    """Return the place after a key as JSON that Postgres can keep: a key with a NUL is percent-encoded."""
-    return {"encoded": quote(after)} if "\0" in after else {"after": after}
-
-
-def _after(position: Mapping[str, str]) -> str:
-    """Return the key that a position stands after; empty at the start."""
-    return unquote(position["encoded"]) if "encoded" in position else position.get("after", "")
-
-
-def client_config(workers: int) -> Config:
-    """Return a configuration of boto3's client for `workers` threads that each wait for small answers.
-
-    To let a connection's own settings win: `client_config(workers).merge(own)`.
-    """
-    return Config(
-        retries={"mode": "standard", "total_max_attempts": 4},
-        connect_timeout=5,
-        read_timeout=30,
-        max_pool_connections=workers,
-        tcp_keepalive=True,
-    )
-
-
 class Bucket:
     """The bucket `name` of the store that boto3's S3 `client` talks to; any number of threads may share it.
 
@@ -137,30 +78,20 @@ class Bucket:
 
     def __init__(self, client: BaseClient, name: str, *, connection: str):
         self.name = name
-        self._client = client
+        self._client = S3Client(client, name, connection)
         self._connection = connection
-        self._lock = threading.Lock()
-        self._requests = self._answered = 0
-        self._proven = False
+        self._where = self._client.where("ListObjectsV2")
         self._listeners: list[Heard] = []
-        self._errors = S3Errors(connection, name)
-        self._where = self._errors.where("ListObjectsV2")
-        read_leanly(client)
-        end_redirects(client)
-        bound_answers(client)
-        client.meta.events.register("before-send.s3", self._count)
-        client.meta.events.register("response-received.s3", self._count_answered)
 
     @property
     def requests(self) -> int:
         """The number of requests sent so far, retries included."""
-        return self._requests
+        return self._client.requests
 
     @property
     def requests_failed(self) -> int:
         """The number of requests that failed (retried ones included) or are not answered yet. A 404 is an answer."""
-        with self._lock:
-            return self._requests - self._answered
+        return self._client.requests_failed
 
     @cached_property
     def honours_start_after(self) -> bool:
@@ -182,15 +113,7 @@ class Bucket:
         Raises FixConfiguration if it does not exist, may not be used, or the connection is wrong; TryLater if the store
         gave no usable answer.
         """
-        self._proven = False
-        answer = self._ask("HeadBucket")
-        if isinstance(answer, FixConfiguration):
-            # The answer to a HEAD has no body, and so no word on whether the keys, the clock or a right is wrong.
-            listed = self._ask("ListObjectsV2", MaxKeys=1)
-            answer = listed if isinstance(listed, FixConfiguration) else answer
-        if isinstance(answer, ApiError):
-            raise answer
-        self._proven = True
+        self._client.prove()
 
     def look(self, key: str, way: Way = Way.HEAD) -> Look:
         """Look for one object. An error of the store or the network is not raised: the key is UNKNOWN then.
@@ -269,27 +192,27 @@ class Bucket:
 
         `positions`: by the index of a range, where to go on; None for a range that is done. Other ranges begin again.
         """
-        starts = ((index, positions.get(index, _position(part.start))) for index, part in enumerate(ranges))
+        starts = ((index, positions.get(index, position_after(part.start))) for index, part in enumerate(ranges))
         waiting = (start for start in starts if start[1] is not None)
         with self._threads(workers) as threads:
             running: dict[Future[ObjectPage], int] = {}
 
             def fetch(index: int, position: dict) -> None:
-                running[threads.submit(self._page_after, _after(position), size)] = index
+                running[threads.submit(self._page_after, key_before(position), size)] = index
 
             for start in islice(waiting, workers):
                 fetch(*start)
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     index, page = running.pop(future), future.result()
-                    position = None if ranges[index].ends_with(page) else _position(page.keys[-1])
+                    position = None if ranges[index].ends_with(page) else position_after(page.keys[-1])
                     for following in islice(waiting, 1) if position is None else [(index, position)]:
                         fetch(*following)
                     yield Listing(index, ranges[index].keys(page), position, page.empty)
 
     def _list_chain(self, ranges: int, position: Mapping[str, str], size: int) -> Iterator[Listing]:
         """Yield the whole bucket by the store's tokens, each key once, even if the store begins again on the way."""
-        after, token, restarts = _after(position), position.get("token"), 0
+        after, token, restarts = key_before(position), position.get("token"), 0
         last = after
         while True:
             page = self._page(size, **({"ContinuationToken": token} if token else {}))
@@ -307,7 +230,7 @@ class Bucket:
                 yield from (Listing(index, [], None) for index in range(1, ranges))
                 yield Listing(0, keys, None, page.empty)
                 return
-            yield Listing(0, keys, _position(after) | {"token": token}, page.empty)
+            yield Listing(0, keys, position_after(after) | {"token": token}, page.empty)
 
     def _page_after(self, after: str, size: int) -> ObjectPage:
         """Return the page of keys that follow `after`. It is empty only if none follows."""
@@ -332,7 +255,7 @@ class Bucket:
 
     def _page(self, size: int, **question: str) -> ObjectPage:
         """Return one page. Raises TryLater or RefuseData unless bucket, prefix, place, size and order are as asked."""
-        answer = self._ask("ListObjectsV2", MaxKeys=size, **question)
+        answer = self._client.ask("ListObjectsV2", MaxKeys=size, **question)
         if isinstance(answer, ApiError):
             raise answer
         page: ObjectPage = answer[PAGE]
@@ -360,7 +283,7 @@ class Bucket:
             return Look(key, Presence.UNKNOWN, str(error), later=not isinstance(error, FixConfiguration)), error
 
     def _head(self, key: str) -> Look:
-        answer = self._ask("HeadObject", Key=key)
+        answer = self._client.ask("HeadObject", Key=key)
         if isinstance(answer, Missing):
             return Look(key, Presence.ABSENT, restorable=answer.restorable)
         if isinstance(answer, ApiError):
@@ -378,36 +301,5 @@ class Bucket:
         for heard in self._listeners:
             heard(way, objects)
 
-    def _ask(self, operation: str, **params: Any) -> dict[str, Any] | ApiError:
-        """Return boto3's answer, or our error as a value.
-
-        An error raised here would have boto3's as its context, and that quotes URLs.
-        """
-        send = {
-            "HeadBucket": self._client.head_bucket,
-            "HeadObject": self._client.head_object,
-            "ListObjectsV2": self._client.list_objects_v2,
-        }[operation]
-        try:
-            answer = send(Bucket=self.name, **params)
-        except ClientError as error:
-            return self._errors.refused(operation, error, proven=self._proven)
-        except NO_ANSWER as error:
-            return self._errors.unanswered(operation, error)
-        if not is_own_answer(operation, answer):
-            return self._errors.not_the_store(operation, 200)
-        return answer
-
     def _threads(self, workers: int) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(workers, thread_name_prefix=self._connection)
-
-    def _count(self, **_: object) -> None:
-        with self._lock:
-            self._requests += 1
-
-    def _count_answered(self, parsed_response: dict[str, Any] | None, **_: object) -> None:
-        # Failures can't be counted instead: boto3 sends no event for an answer that is cut off.
-        status = parsed_response["ResponseMetadata"]["HTTPStatusCode"] if parsed_response else None
-        if status is not None and (status < 300 or status == 404):
-            with self._lock:
-                self._answered += 1

@@ -78,7 +78,8 @@ class AirflowConnections:
         from airflow.providers.amazon.aws.hooks.s3 import S3Hook
         from botocore.config import Config
 
-        from include.api.bucket import Bucket, client_config
+        from include.api.bucket import Bucket
+        from include.api.s3_client import client_config
 
         declared = S3Hook(aws_conn_id=name).conn_config
         bucket = declared.get_service_config("s3").get("bucket_name")

@@ -24,9 +24,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from include.api import s3_transport, transport
-from include.api.bucket import Bucket, Look, Presence, Range, Way, client_config
+from include.api.bucket import Bucket, Look, Presence, Way
 from include.api.errors import ApiError, FixConfiguration, PaginationLoop, RefuseData, TryLater
+from include.api.s3_client import client_config
 from include.api.s3_listing import fields_of, read_page
+from include.api.s3_ranges import Range
 from include.simulators.storage import Fault, Store, running
 from stack.settings import REPOSITORY
 
@@ -131,7 +133,7 @@ def answers(bucket: Bucket, operation: str, status: int, body: bytes = b"", **he
         def stream(self, *_: object, **__: object) -> Iterator[bytes]:
             yield body
 
-    bucket._client.meta.events.register(
+    bucket._client.boto.meta.events.register(
         f"before-send.s3.{operation}",
         lambda request, **_: AWSResponse(request.url, status, dict(headers), Raw()),
     )
@@ -481,7 +483,7 @@ class Script:
     def __init__(self, bucket: Bucket, *bodies: bytes):
         self.asked: list[str] = []
         self._bodies = list(bodies)
-        bucket._client.meta.events.register("before-send.s3.ListObjectsV2", self.answer)
+        bucket._client.boto.meta.events.register("before-send.s3.ListObjectsV2", self.answer)
 
     def answer(self, request: object, **_: object) -> AWSResponse:
         self.asked.append(request.url.partition("?")[2])
@@ -784,7 +786,7 @@ def test_a_404_of_another_service_is_not_about_the_object(bucket):
     def refuse(**_: object) -> None:
         raise ClientError({"Error": {"Code": "404"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "AssumeRole")
 
-    bucket._client.meta.events.register("before-sign.s3", refuse)
+    bucket._client.boto.meta.events.register("before-sign.s3", refuse)
     look = bucket.look("k")
     assert look.presence is Presence.UNKNOWN
     assert "AssumeRole before it failed" in look.reason
@@ -939,7 +941,7 @@ def test_tls_that_breaks_is_asked_later(store):
 
 
 def test_no_credentials_have_to_be_fixed(bucket):
-    bucket._client._request_signer._credentials = None
+    bucket._client.boto._request_signer._credentials = None
     error = error_of(bucket.prove)
     assert isinstance(error, FixConfiguration)
     assert "can't be sent (NoCredentialsError)" in str(error)
@@ -952,7 +954,7 @@ def test_the_connections_own_configuration_goes_before():
 
 def test_two_buckets_may_share_a_client(store, bucket):
     store.control.put(["k"])
-    other = Bucket(bucket._client, "images", connection="acme")
+    other = Bucket(bucket._client.boto, "images", connection="acme")
     assert everything(other) == everything(bucket) == ["k"]
 
 

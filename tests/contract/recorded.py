@@ -17,8 +17,9 @@ from include.api.errors import RefuseData
 from include.api.paginators import Cursor, LastId, NextLink, Page, PageNumber, Paginator, Single
 from include.api.request import Answer
 from include.sources.mirror.changes import Feed
-from include.sources.mirror.entity import Entity, Lookup, Part
+from include.sources.mirror.entity import Entity, Part
 from include.sources.mirror.lookup import read_rows
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.warehouse.field_path import join, split
 from tests.stub import WrongExamples

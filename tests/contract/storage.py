@@ -11,7 +11,8 @@ import boto3
 import psycopg
 from botocore.config import Config
 
-from include.api.bucket import Bucket, client_config
+from include.api.bucket import Bucket
+from include.api.s3_client import client_config
 from include.confidence.summary import Plan
 from include.simulators import storage as simulator
 from include.simulators.storage import Fault, application, invented

@@ -18,7 +18,8 @@ from include.simulators import tekmetric as simulator
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources import get_source
 from include.sources.base import Api
-from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity
 from include.sources.mirror.lookup import look_up
 from include.warehouse.table import Table
 from tests.contract.account import Asking, Questions

@@ -31,7 +31,8 @@ from include.sources import REGISTRY, get_source
 from include.sources.base import SyncFailed, entity_of
 from include.sources.mirror import read
 from include.sources.mirror.changes import FullList, Since, Window
-from include.sources.mirror.entity import Derived, Discovered, Entity, Part
+from include.sources.mirror.derive import Derived
+from include.sources.mirror.entity import Discovered, Entity, Part
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.partitions import all_listings, known_partitions, state_partitions
 from include.sources.mirror.source import Mirror

@@ -19,7 +19,8 @@ from include.api.client import ApiClient
 from include.api.errors import ApiError
 from include.api.request import Answer, Request
 from include.api.responses import answer_of
-from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.read import read_whole

@@ -19,7 +19,8 @@ from include.simulators.tekmetric.account import Account as Simulated
 from include.simulators.tekmetric.app import create
 from include.simulators.tekmetric.changes import Mutation
 from include.sources.base import Api
-from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity
 from tests.contract import tekmetric as contract
 from tests.liar.lies import KINDS, Lie
 from tests.liar.mirrored import Mirrored, MirrorVendor, is_off_topic

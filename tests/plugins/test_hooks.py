@@ -305,7 +305,7 @@ class TestBucket:
     def test_settings_of_the_connection_win_over_ours(self, connect):
         kwargs = {"s3": {"addressing_style": "path"}, "connect_timeout": 1.5}
         with connect(region_name="eu-west-2", config_kwargs=kwargs) as bucket:
-            meta = bucket._client.meta
+            meta = bucket._client.boto.meta
         assert meta.region_name == "eu-west-2"
         assert meta.config.s3["addressing_style"] == "path"
         assert meta.config.connect_timeout == 1.5
@@ -342,7 +342,7 @@ NO_BUCKET = r"^Connection 'storage' is missing or names no bucket\..*service_con
 
 def sockets(bucket: Bucket) -> list:
     """The client's pooled connections to the store."""
-    pools = bucket._client._endpoint.http_session._manager.pools
+    pools = bucket._client.boto._endpoint.http_session._manager.pools
     return list(pools._container)
 
 

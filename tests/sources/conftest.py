@@ -14,7 +14,7 @@ from include.simulators import flex as flex_simulator
 from include.simulators import repairshopr as simulator
 from include.simulators import storage
 from include.sources import get_source
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.sync import sync_entities
 from include.sources.storage import look
 from include.warehouse import roles

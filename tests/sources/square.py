@@ -10,7 +10,7 @@ from psycopg import sql
 
 from include.api.client import ApiClient
 from include.simulators import square as simulator
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.square import SOURCE
 from include.warehouse.table import Table
 

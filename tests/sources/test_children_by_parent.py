@@ -22,9 +22,11 @@ from include.confidence.summary import ForensicSummary, Plan
 from include.simulators import serving
 from include.sources.base import NOTHING, SyncFailed
 from include.sources.mirror.changes import Since
-from include.sources.mirror.entity import Child, Listed, Lookup, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Listed
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import names
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.partitions import all_listings
 from include.sources.mirror.read import read_lists
 from include.sources.mirror.scan import scan_entity

@@ -17,8 +17,10 @@ from include.api.paginators import PageNumber
 from include.api.request import Answer, Request
 from include.sources.base import NOTHING
 from include.sources.mirror.changes import Since
-from include.sources.mirror.entity import Listed, Lookup, MirrorContext, Part
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Listed, Part
 from include.sources.mirror.lookup import names
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope

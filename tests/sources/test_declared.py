@@ -9,18 +9,10 @@ from include.api.paginators import Cursor, PageNumber
 from include.api.request import Request
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Deletes, FullList, Since, Window
-from include.sources.mirror.entity import (
-    Cascade,
-    Child,
-    Derived,
-    Discovered,
-    Entity,
-    Listed,
-    Lookup,
-    Need,
-    Part,
-    Partitions,
-)
+from include.sources.mirror.derive import Derived
+from include.sources.mirror.entity import Cascade, Child, Discovered, Entity, Listed, Need, Part
+from include.sources.mirror.listing import Partitions
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
 from include.warehouse.readers import identifier, text

@@ -24,8 +24,10 @@ from include.api.request import Request
 from include.simulators import serving
 from include.sources.base import NOTHING, NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror.changes import Deletes, Feed, as_unix_time
-from include.sources.mirror.entity import Listed, Lookup, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Listed
 from include.sources.mirror.lookup import names
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope

@@ -17,8 +17,10 @@ from include.confidence import unproven
 from include.simulators import serving
 from include.sources.base import NOTHING, SyncFailed
 from include.sources.mirror.changes import FullList
-from include.sources.mirror.entity import Listed, Lookup, MirrorContext
-from include.sources.mirror.extract import LISTED_ONLY
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Listed
+from include.sources.mirror.lookup_request import Lookup
+from include.sources.mirror.lookup_results import LISTED_ONLY
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.source import Mirror

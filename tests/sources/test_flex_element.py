@@ -13,8 +13,8 @@ import pytest
 from include.api.client import ApiClient
 from include.simulators.flex import SPOILS, Fault, Line, Mutation, Simulator
 from include.sources.flex import calls, element, proof
-from include.sources.flex.element import Worker
 from include.sources.flex.report import Report
+from include.sources.flex.worker import Worker
 from include.warehouse import fence, sync_log
 
 from .flex import HAND, LEAD, SOUND, assign, call, own, owned, person, rows

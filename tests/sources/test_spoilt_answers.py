@@ -10,7 +10,7 @@ import pytest
 from include.api.errors import NotFound
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.sync import sync_entities
 
 from .test_mirror_evidence import live, replace_context

@@ -101,7 +101,7 @@ def renamed_on_the_way(photos: Photos) -> Iterator[Photos]:
     """The bucket is there to be proven, and gone when the first object is asked for."""
     troubled = photos.elsewhere(photos.store)
     rename = partial(photos.control.rename_bucket, "photos")
-    troubled.context.bucket._client.meta.events.register("before-send.s3.HeadObject", lambda **_: rename())
+    troubled.context.bucket._client.boto.meta.events.register("before-send.s3.HeadObject", lambda **_: rename())
     try:
         yield troubled
     finally:

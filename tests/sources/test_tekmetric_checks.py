@@ -14,7 +14,7 @@ from include.confidence.integrity import Severity
 from include.simulators import tekmetric as simulator
 from include.simulators.tekmetric import Mutation
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Derived
+from include.sources.mirror.derive import Derived
 from include.sources.tekmetric import SOURCE
 from include.sources.tekmetric.checks import CHECKS
 from include.sources.tekmetric.metrics import DAILY, SNAPSHOTS

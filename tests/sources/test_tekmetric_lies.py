@@ -13,8 +13,8 @@ from include.api.paginators import Single
 from include.simulators.tekmetric import Fault, Mutation
 from include.sources.base import Api, SyncFailed, entity_of
 from include.sources.mirror import incomplete_lists, short_lists
-from include.sources.mirror.entity import Listing, NewestOnly
-from include.sources.mirror.extract import LISTED_ONLY
+from include.sources.mirror.listing import Listing, NewestOnly
+from include.sources.mirror.lookup_results import LISTED_ONLY
 from include.sources.tekmetric import SOURCE
 
 from .tekmetric import (

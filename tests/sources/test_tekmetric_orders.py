@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from include.api.errors import FixConfiguration, RefuseData
 from include.api.request import Answer, Request
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.entity import Listing, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.listing import Listing
 from include.sources.tekmetric import SOURCE, lists, tables
 from include.sources.tekmetric.lists import REPORT
 from include.sources.tekmetric.orders import REPAIR_ORDERS, record

@@ -14,7 +14,7 @@ from include.api.request import Answer, Request
 from include.simulators.repairshopr import Mutation
 from include.sources.base import SyncFailed
 from include.sources.mirror import second_look
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.lookup import names
 from include.sources.mirror.repair import repair_entities
 from include.sources.mirror.sync import sync_entities

@@ -8,7 +8,7 @@ from typing import Any
 from include.api.client import ApiClient
 from include.api.errors import ApiError
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 
 Twist = Callable[[Request, Any], Any]
 

@@ -11,7 +11,7 @@ from include.api.client import ApiClient
 from include.simulators import square as simulator
 from include.sources import get_source
 from include.sources.base import entity_of
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities

@@ -12,7 +12,8 @@ from typing import Any
 from include.api.paginators import Paginator
 from include.api.request import Request
 from include.sources.mirror.changes import Deletes, Feed, Since, Window
-from include.sources.mirror.entity import Child, Discovered, Entity, Lookup
+from include.sources.mirror.entity import Child, Discovered, Entity
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from tests.stub import moments, paging
 from tests.stub.shapes import NoShape, Record, Shape, find

@@ -8,8 +8,9 @@ import pytest
 
 from include.api.paginators import Cursor, LastId, NextLink, PageNumber, Paginator, Single, SpringPage
 from include.api.request import Answer, Request
-from include.sources.mirror.entity import Lookup, Part
+from include.sources.mirror.entity import Part
 from include.sources.mirror.lookup import names
+from include.sources.mirror.lookup_request import Lookup
 from include.warehouse.readers import identifier
 from include.warehouse.table import Column, Table
 from tests.contract.recorded import Recorded, read_examples

@@ -18,8 +18,10 @@ from include.simulators import serving
 from include.sources import get_source
 from include.sources.base import NOTHING
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since, Window, as_unix_time
-from include.sources.mirror.entity import Child, Entity, Listed, Lookup, Part, Partitions
+from include.sources.mirror.entity import Child, Entity, Listed, Part
+from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup import names
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.warehouse.readers import identifier, instant, text
 from include.warehouse.table import Column, Table

@@ -9,7 +9,10 @@ from include.api.request import Request
 from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Deletes, Feed, FullList, Since, Window, as_unix_time
-from include.sources.mirror.entity import Child, Listed, Lookup, MirrorContext, Part, Partitions
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Listed, Part
+from include.sources.mirror.listing import Partitions
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.warehouse.readers import decimal, identifier, instant, integer, unix_time
 from include.warehouse.table import Column, Table

@@ -12,7 +12,6 @@ from include.sources.flex.accounts import IN_STEP, ElementAccounts, proven
 from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import FlexContext
 from include.sources.flex.desired import Crew
-from include.sources.flex.element import wanted
 from include.sources.flex.look import Looked, look, require_same, require_there, retry_unreadable
 from include.sources.flex.plan import (
     Action,
@@ -28,6 +27,7 @@ from include.sources.flex.plan import (
     key,
     stale_key,
 )
+from include.sources.flex.planner import wanted
 from include.sources.flex.rows import Unreadable
 
 log = logging.getLogger(__name__)

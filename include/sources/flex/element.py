@@ -5,13 +5,10 @@ What happened in Flex is stored even if the writer was stopped meanwhile: the st
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from uuid import UUID
 
-from psycopg import Connection
-
-from include.api.client import ApiClient
 from include.api.errors import FixConfiguration, NotFound, NotSent, TryLater
 from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
@@ -29,41 +26,18 @@ from include.sources.flex.plan import (
     SetRole,
     back_key,
     key,
-    plan,
-    spare_held,
     stale_key,
 )
+from include.sources.flex.planner import Planner, wanted
 from include.sources.flex.proof import prove
 from include.sources.flex.report import FAILED, Event, Kind, Report, State
-from include.sources.flex.roles import Roles
 from include.sources.flex.rows import Line, Unreadable
 from include.sources.flex.sent import Sent
+from include.sources.flex.worker import Worker
 from include.warehouse.fence import FenceError
 
 # How often the work is begun again because people have changed the crew meanwhile.
 PASSES = 8
-
-
-@dataclass(frozen=True)
-class Worker:
-    """What the work on an element needs. `conn` belongs to one thread, in autocommit; `run` is `dag_id/run_id`.
-
-    `fenced(conn)` opens a transaction that may write, or raises FenceError. `prune`: delete lines of ours that no row
-    leads to. `pauses`: after each of these seconds Flex is asked again for something that it does not show.
-    """
-
-    api: ApiClient
-    conn: Connection
-    roles: Roles
-    run: str
-    sync_id: int
-    fenced: Callable[[Connection], AbstractContextManager]
-    prune: bool
-    pauses: Sequence[float] = ()
-
-
-# Plans what to do about an element, from what the warehouse knows and the lines in Flex.
-Planner = Callable[[Crew, Sequence[Line]], Plan]
 
 
 class _Changed(Exception):
@@ -76,11 +50,6 @@ class _Lost(Exception):
 
 class _InDoubt(Exception):
     """Nobody knows whether a write happened. The gate is uncertain already."""
-
-
-def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
-    """Plan to bring the element to the desired crew."""
-    return spare_held(plan(crew.desired, crew.rows, crew.ours(lines), lines), lines)
 
 
 def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:

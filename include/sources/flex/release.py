@@ -11,10 +11,10 @@ from psycopg.rows import class_row
 from include.api.errors import NotFound
 from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.desired import Call, Crew
-from include.sources.flex.element import Worker
 from include.sources.flex.look import Looked, both, look, require_same, retry_unreadable
 from include.sources.flex.plan import Member
 from include.sources.flex.rows import CONTACT, Line, Unreadable, duplicates
+from include.sources.flex.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,13 @@ from include.sources.flex.checks import require_unique_key
 from include.sources.flex.compare import Compared, compare_element
 from include.sources.flex.crews import FlexContext, each
 from include.sources.flex.desired import Crew
-from include.sources.flex.element import Worker, wanted
 from include.sources.flex.plan import Action, Add, Plan, SetRole, key
+from include.sources.flex.planner import wanted
 from include.sources.flex.report import Report
 from include.sources.flex.rows import Line
 from include.sources.flex.scan import evidence, evidence_id
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, finish, require_not_stopped
+from include.sources.flex.worker import Worker
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
 

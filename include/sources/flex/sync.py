@@ -18,11 +18,11 @@ from include.sources.flex import element, record
 from include.sources.flex.accounts import CALLS
 from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import FlexContext, Scope, each, in_turn
-from include.sources.flex.element import Worker
 from include.sources.flex.gate import GateClosed
 from include.sources.flex.release import release
 from include.sources.flex.report import Report
 from include.sources.flex.rows import Unreadable
+from include.sources.flex.worker import Worker
 from include.warehouse import fence, sync_log
 
 log = logging.getLogger(__name__)

@@ -18,11 +18,11 @@ from include.sources.flex import element, record
 from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import FlexContext
 from include.sources.flex.desired import Crew
-from include.sources.flex.element import Worker
 from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole, spare_held
 from include.sources.flex.report import Report
 from include.sources.flex.rows import CONTACT, Line
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, require_not_stopped
+from include.sources.flex.worker import Worker
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import EXAMPLES, Conflict
 from include.warehouse.sync_log import Counts

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from psycopg import sql
 
-from include.sources.mirror.entity import Child, Entity, Lookup, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Look, look_up, shows_something
+from include.sources.mirror.lookup_request import Lookup
 from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.table import Table
 

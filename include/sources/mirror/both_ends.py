@@ -6,7 +6,8 @@ from typing import Any
 
 from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
-from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity
 
 # The least number of different values by which a list shows that it is sorted.
 ENOUGH_TO_SORT = 5

@@ -7,7 +7,8 @@ from datetime import datetime
 from psycopg import sql
 
 from include.api.paginators import Page
-from include.sources.mirror.entity import Discovered, Entity, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered, Entity
 from include.sources.mirror.lookup import Look, Row, look_up
 from include.sources.mirror.same_value import is_earlier, same_value
 from include.warehouse.sql_fragments import among, identifiers

@@ -1,14 +1,37 @@
 """Derived tables, which are computed from mirrored ones after each sync and repair."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from psycopg import Connection, sql
 
-from include.sources.mirror.entity import Derived, MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.warehouse import compare
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import Stage
 from include.warehouse.sync_log import Counts
+from include.warehouse.table import Table
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A table that is computed from mirrored ones. `query` selects its columns, in the table's order.
+
+    - `touched`: SQL over rows `t`, true if a sync after {since} may have changed the row's result. Only those rows are
+      compared, and the condition replaces {touched} in `query`. Give it where computing all rows takes too long.
+    - `keep`: SQL over rows `t`, true if the row is not computed and must stay
+
+    Raises ValueError if the table keeps extra fields.
+    """
+
+    table: Table
+    query: str
+    touched: str | None = None
+    keep: str = "false"
+
+    def __post_init__(self) -> None:
+        if self.table.keeps_extra:
+            raise ValueError(f"{self.table.full_name} is computed, so it keeps no extra fields: say keeps_extra=False")
 
 
 def derive(context: MirrorContext, sync_id: int, *, whole: bool = False) -> Mapping[str, Counts]:

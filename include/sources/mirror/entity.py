@@ -1,85 +1,27 @@
-"""Declarations of a mirrored source: its entities, their lists, their partitions and their look-ups."""
+"""The kinds of entity of a mirrored source, and how their records belong together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
 
-from include.api.client import ApiClient
 from include.api.paginators import PageNumber, Paginator, SpringPage
-from include.api.request import Answer, Request
-from include.confidence.integrity import Severity
+from include.api.request import Request
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
 from include.sources.base import NOTHING, LeftOut, entity_of
 from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.listing import Listing, Partitions
+from include.sources.mirror.lookup_request import Lookup
 from include.warehouse.table import Table
-
-if TYPE_CHECKING:
-    from include.sources.mirror.source import Mirror
 
 # The default gates: one for each way in which source and copy can differ.
 DRIFT = (Trend("api_unique_not_in_db"), Trend("db_not_in_api_unique"), Trend("rows_differing"))
 # The gate that every entity with nested rows has besides.
 NESTED_DRIFT = Trend("nested_rows_drifted")
-
-
-@dataclass(frozen=True)
-class Partitions:
-    """The parts in which a list is requested, such as locations. Each part has a watermark of its own.
-
-    - `values`: return the partitions that the warehouse knows
-    - `request`: put up to `size` partitions into a request
-    - `column`: the table's column with the partition of a row
-    - `listed_by`: the entity whose records are the partitions. Its list is read too, since the copy may lack one.
-    - `adds`: the source's rows don't name their partition, so it is added to them. Then `size` has to be 1.
-    """
-
-    values: Callable[["MirrorContext"], Sequence[str]]
-    request: Callable[[Request, Sequence[str]], Request]
-    column: str
-    listed_by: str | None = None
-    size: int = 1
-    adds: bool = False
-
-    def __post_init__(self) -> None:
-        if self.adds and self.size > 1:
-            raise ValueError(f"rows that don't say their {self.column} can be asked for by one {self.column} only")
-
-
-@dataclass(frozen=True)
-class NewestOnly:
-    """The limit of a list with only the latest changes, which may not reach back to `since`.
-
-    `condition`: SQL over rows `t` of the copy, true if the list would show the row without its limit.
-    """
-
-    since: datetime
-    condition: str
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A list to read from its first page to its last.
-
-    - `request`: None if there is nothing to request, because the run itself gives the rows in `named`
-    - `partition`: the partition that the list belongs to; empty if it belongs to several or to none
-    - `adds`: values to add to each row, because the source's rows lack them
-    - `shape`: convert a row to what the entity's table reads; None for a row to ignore
-    - `newest`: set by a sync if a list in brief shows a limited number of records
-    - `deleted`: as in `Feed`; None for all other lists
-    """
-
-    request: Request | None
-    paginator: Paginator
-    partition: str = ""
-    adds: Mapping[str, Any] = field(default_factory=dict)
-    shape: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda row: row
-    named: Sequence[Mapping[str, Any]] = ()
-    newest: NewestOnly | None = None
-    deleted: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,103 +59,6 @@ class Cascade:
     entity: str
     by: tuple[str, ...]
     alive: Callable[[Mapping[str, Any]], bool]
-
-
-@dataclass(frozen=True)
-class Derived:
-    """A table that is computed from mirrored ones. `query` selects its columns, in the table's order.
-
-    - `touched`: SQL over rows `t`, true if a sync after {since} may have changed the row's result. Only those rows are
-      compared, and the condition replaces {touched} in `query`. Give it where computing all rows takes too long.
-    - `keep`: SQL over rows `t`, true if the row is not computed and must stay
-
-    Raises ValueError if the table keeps extra fields.
-    """
-
-    table: Table
-    query: str
-    touched: str | None = None
-    keep: str = "false"
-
-    def __post_init__(self) -> None:
-        if self.table.keeps_extra:
-            raise ValueError(f"{self.table.full_name} is computed, so it keeps no extra fields: say keeps_extra=False")
-
-
-@dataclass(frozen=True)
-class Inside:
-    """The record inside which an answer shows the looked-up rows: its table, and how to read it from the data."""
-
-    table: Table
-    record: Callable[[Any], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Lookup:
-    """The narrow request that proves whether a row is present or absent.
-
-    - `request`: make the request from the values of the columns `by`. Rows with the same values share a request.
-    - `batch`: the largest number of value tuples in one request. If above 1, `request` takes a list of tuples.
-    - `rows`: read the rows from the answer's data. Each row has to agree with the requested values.
-    - `beside`: further requests for the same record, sent after the first is answered, so that the first shows the
-      oldest state. `rows` then takes the data of every answer, None for one that was not found.
-    - `finish`: complete a row with values that only the run knows
-    - `inside`: the record that holds the rows. If an answer shows it in an older version than the copy has, the answer
-      is outdated and proves nothing: a replica may lag behind at all its addresses alike.
-
-    How absence is proven:
-
-    - `own` (the default): the request goes to the record's own address. The API's own 404 proves absence, and so does
-      an answer in which `rows` finds nothing.
-    - not `own`: the request is a list, so its 404 or an empty answer proves nothing. `witness` then asks at the own
-      address of the record, or of its parent, by the same `by`. If the list of a parent answers 404, the own address of
-      the parent decides whether it has gone with the parent.
-    - `complete`: the list shows by its totals or cursor where it ends. Absence is proven if neither this list nor the
-      entity's whole list shows the row. Only a scan reads both, so a sync deletes no children by such a list.
-
-    Raises ValueError where the declaration contradicts itself.
-    """
-
-    request: Callable[..., Request]
-    rows: Callable[..., Iterable[Mapping[str, Any]]]
-    by: tuple[str, ...] = ("id",)
-    own: bool = True
-    batch: int = 1
-    witness: "Lookup | None" = None
-    complete: bool = False
-    paginator: Paginator | None = None
-    beside: tuple[Callable[..., Request], ...] = ()
-    finish: Callable[["MirrorContext", Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
-    inside: Inside | None = None
-
-    def __post_init__(self) -> None:
-        if not (self.own or self.witness or self.complete):
-            raise ValueError(
-                "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven"
-            )
-        if self.own and self.batch > 1:
-            raise ValueError("a record's own address shows one record: it takes one key")
-        if self.witness and not (self.witness.own and self.witness.by == self.by):
-            raise ValueError("a witness is asked by the same columns, at an own address")
-        if self.beside and (self.batch > 1 or self.paginator):
-            raise ValueError("`beside` works for a look-up of one record only")
-
-
-@dataclass(frozen=True)
-class Invariant:
-    """A rule inside the copy. `query` selects the keys of the rows that break it.
-
-    `entity`: the entity whose scans count those rows, as the metric `<name>_violations`.
-    """
-
-    name: str
-    entity: str
-    query: sql.Composable
-    severity: Severity = Severity.ERROR
-
-    @property
-    def metric(self) -> str:
-        return f"{self.name}_violations"
 
 
 class Forensics(Protocol):
@@ -413,7 +258,7 @@ class Child(Entity):
         ask, column = self.lookup.request, self.lookup.by[0]
         return Partitions(self._known_parents, lambda listing, keys: ask(*keys), column, listed_by=self.parent)
 
-    def _known_parents(self, context: "MirrorContext") -> list[str]:
+    def _known_parents(self, context: MirrorContext) -> list[str]:
         """Return the keys of the live parents in the copy."""
         table = entity_of(context.source, self.parent).table
         query = sql.SQL("SELECT {key}::text FROM {} t WHERE deleted_at IS NULL ORDER BY {key}")
@@ -450,12 +295,12 @@ class Discovered(Entity):
     - `contradiction`: say why a list's row and the record in full contradict each other; empty if they don't
     """
 
-    lists: Callable[["MirrorContext", str, datetime | None], Sequence[Listing]]
+    lists: Callable[[MirrorContext, str, datetime | None], Sequence[Listing]]
     shown: Table
     _: KW_ONLY
-    within: Callable[["MirrorContext"], sql.Composable] = lambda context: sql.SQL("true")
-    partial: Callable[["MirrorContext"], bool] = lambda context: False
-    limit: Callable[["MirrorContext"], int] = lambda context: 0
+    within: Callable[[MirrorContext], sql.Composable] = lambda context: sql.SQL("true")
+    partial: Callable[[MirrorContext], bool] = lambda context: False
+    limit: Callable[[MirrorContext], int] = lambda context: 0
     read_every: timedelta = timedelta(0)
     partitions: Partitions | None = None
     parts: tuple[Part, ...] = ()
@@ -477,25 +322,3 @@ def _address_mistake(entity: Entity) -> str:
     if entity.lookup.own and entity.lookup.paginator:
         return "a record's own address shows one record: it has no pages"
     return ""
-
-
-@dataclass(frozen=True)
-class MirrorContext:
-    """What every step works with: the source, the client of its API, the warehouse and the run.
-
-    - `conn`: the warehouse, in autocommit mode
-    - `run`: `dag_id/run_id`
-    - `workers`: the largest number of requests at the same time
-    - `params`: the params of the run
-    - `settings`: the settings of the connection besides address and token
-    - `on_answer`: called with each answer to a look-up, after the looked-up values and the request
-    """
-
-    source: "Mirror"
-    client: ApiClient
-    conn: Connection
-    run: str
-    workers: int = 4
-    params: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    on_answer: Callable[[tuple, Request, Answer], None] = lambda values, request, answer: None

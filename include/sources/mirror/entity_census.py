@@ -13,7 +13,8 @@ from include.confidence.census import Census
 from include.confidence.field_changes import State
 from include.confidence.field_counts import Questions, Reader, Record
 from include.confidence.field_figures import Declaration, FieldFigures, figures, keep_counts, total
-from include.sources.mirror.entity import Entity, MirrorContext, Part
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity, Part
 from include.sources.mirror.renamed_fields import find_renames
 from include.warehouse.field_path import lies_in
 from include.warehouse.readers import structure

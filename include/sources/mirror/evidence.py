@@ -8,7 +8,8 @@ from psycopg import sql
 from include.confidence import planned_changes, scan_log, unproven
 from include.confidence.account import Account
 from include.confidence.summary import ForensicSummary
-from include.sources.mirror.entity import Discovered, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
 from include.warehouse import compare
 from include.warehouse.find_patterns import find_patterns
@@ -52,9 +53,9 @@ def _listed_rows(extract: Extract, stage: Stage, compared: int) -> dict[str, int
     skipped = deleted = known = 0
     # Records that were listed, but not staged. Nested rows come inside records, so none of them is left out.
     if stage is extract.stage:
-        skipped = len(extract.skipped_records) + len(extract.unfound_keys)
-        deleted = len(extract.deleted_keys)
-        known = extract.progress.get("known", 0)
+        skipped = len(extract.lookups.skipped_records) + len(extract.lookups.unfound_keys)
+        deleted = len(extract.lookups.deleted_keys)
+        known = extract.lookups.known
     return {
         "listed": pull.rows_read + skipped + deleted + known,
         "repeats": sum(progress["repeats"].values()) + known,

@@ -12,10 +12,12 @@ from psycopg import sql
 from include.api.errors import RefuseData
 from include.api.paginators import Page
 from include.confidence.census import Census
-from include.sources.mirror.brief import CompletePage, SkippedRecord, listed_versions
-from include.sources.mirror.entity import Entity, MirrorContext, Part
+from include.sources.mirror.brief import CompletePage, listed_versions
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity, Part
 from include.sources.mirror.entity_census import censuses, count_page
 from include.sources.mirror.lookup import Row, read_rows
+from include.sources.mirror.lookup_results import LookupResults
 from include.warehouse import compare
 from include.warehouse.compare import Repeats
 from include.warehouse.pull import PullError, too_many_refused
@@ -27,8 +29,6 @@ log = logging.getLogger(__name__)
 
 # Under it the states of settled lists are kept, added up.
 SETTLED = "*"
-# Why a listed record that is not at its own address is unproven: one of the two addresses is wrong.
-LISTED_ONLY = "the list shows it, but its own address shows it as deleted or not at all"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Extract:
                 figures["fields"] = {name: census.to_json() for name, census in self.censuses.items()}
             self.stage.save_progress(**figures)
             if looked_up:
-                self._save_look_ups(looked_up)
+                self.lookups.save(looked_up)
 
     def _oldest_clock(self, page: Page) -> str | None:
         """Return the oldest time that the pages' answers, this one's included, were sent at, in ISO 8601."""
@@ -119,20 +119,6 @@ class Extract:
         nested = {part.table.name: [row for _, row in rows] for part, rows in inside.items()}
         count_page(self.censuses, self.entity, records, nested)
 
-    def _save_look_ups(self, page: CompletePage) -> None:
-        """Store with the pull what the look-ups of a page have shown besides its records."""
-        refused = [(each.key, True, each.reason) for each in page.skipped if each.failed]
-        if self.stage.pull.purpose == "scan":
-            refused += [(list(key), True, LISTED_ONLY) for key in page.absent]
-        self.stage.remember_refused(refused)
-        self.stage.save_progress(
-            deleted=[*self._progress_list("deleted"), *map(list, page.deleted)],
-            delete_events=[*self._progress_list("delete_events"), *map(list, page.delete_events)],
-            skipped=[*self._progress_list("skipped"), *map(asdict, page.skipped)],
-            absent=[*self._progress_list("absent"), *(list(map(str, key)) for key in page.absent)],
-            known=self.progress.get("known", 0) + page.known,
-        )
-
     def _read_nested(self, records: Sequence[Row]) -> tuple[Mapping[Part, list[tuple[int, Row]]], Mapping[int, str]]:
         """Return the nested rows, each with its record's place on the page, and {place: reason} of refused records.
 
@@ -153,11 +139,12 @@ class Extract:
         return inside, refuse
 
     @property
+    def lookups(self) -> LookupResults:
+        return LookupResults(self.stage)
+
+    @property
     def progress(self) -> Mapping[str, Any]:
         return self.stage.pull.progress or {}
-
-    def _progress_list(self, name: str) -> list:
-        return self.progress.get(name, [])
 
     @property
     def _counts(self) -> list[tuple[int, int]]:
@@ -261,27 +248,6 @@ class Extract:
         counts = [state["counts"] for state in self.lists.values() if state["partition"] in (partitions or [""])]
         return [tuple(map(sum, zip(*each, strict=True))) for each in zip(self._zero_counts, *counts, strict=True)]
 
-    @property
-    def deleted_keys(self) -> list[list]:
-        """The keys of records whose own address shows a tombstone, and that no list shows."""
-        listed = {tuple(each.key) for each in self.all_skipped}
-        return [key for key in self._progress_list("deleted") if tuple(key) not in listed]
-
-    @property
-    def event_deleted_keys(self) -> list[list]:
-        """The keys of the records that an event reports as deleted."""
-        return self._progress_list("delete_events")
-
-    @property
-    def absent_keys(self) -> list[list[str]]:
-        """The keys, as texts, of listed records that are not at their own address."""
-        return self._progress_list("absent")
-
-    def listed(self, keys: Collection[tuple]) -> set[tuple]:
-        """Return the keys that a list shows, whether their records were read in full or not."""
-        unread = {tuple(key) for key in self.absent_keys} | {tuple(map(str, each.key)) for each in self.all_skipped}
-        return staged(self.stage, keys) | {key for key in keys if tuple(map(str, key)) in unread}
-
     def flagged_deleted(self, keys: Collection[tuple]) -> set[tuple]:
         """Return the keys of staged records that the list flags as deleted."""
         table = self.entity.table
@@ -293,34 +259,9 @@ class Extract:
         return set(self.stage.conn.execute(query).fetchall())
 
     @property
-    def unfound_keys(self) -> list[list[str]]:
-        """The `absent_keys` that no second look has found either."""
-        keys = self.absent_keys
-        found = staged(self.stage, map(tuple, keys)) if keys else ()
-        there = {tuple(map(str, key)) for key in found}
-        return [key for key in keys if tuple(key) not in there]
-
-    @property
-    def all_skipped(self) -> list[SkippedRecord]:
-        """The listed records that were not read with one of their lists, once for each list."""
-        return [SkippedRecord(**each) for each in self._progress_list("skipped")]
-
-    @property
-    def contradicted(self) -> Mapping[tuple, str]:
-        """The keys of the listed records whose own address contradicts their list, with the reason of each."""
-        return {tuple(each.key): each.reason for each in self.all_skipped if each.contradicted}
-
-    @property
-    def skipped_records(self) -> list[SkippedRecord]:
-        """The listed records that were not read, and were not brought by another list."""
-        skipped = {tuple(each.key): each for each in self.all_skipped}
-        found = staged(self.stage, skipped) if skipped else set()
-        return [each for key, each in skipped.items() if key not in found]
-
-    @property
     def partitions(self) -> Sequence[str]:
         """The partitions that a whole reading has requested."""
-        return self._progress_list("partitions")
+        return self.progress.get("partitions", [])
 
     @property
     def failed_partitions(self) -> Mapping[str, str]:
@@ -376,7 +317,7 @@ class Extract:
 
     def _drop_outdated(self) -> int:
         """Drop records in an older version than a list has shown: they count as not read. Return how many."""
-        listed, version = listed_versions(self.all_skipped), self.entity.table.version
+        listed, version = listed_versions(self.lookups.all_skipped), self.entity.table.version
         if not (listed and version):
             return 0
         there = staged(self.stage, listed)

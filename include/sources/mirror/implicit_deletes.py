@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from psycopg import sql
 
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Entity, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity
 from include.sources.mirror.extract import Extract
 from include.warehouse.sql_fragments import are, identifiers, pairs
 from include.warehouse.table import Table

@@ -7,8 +7,10 @@ from psycopg import sql
 
 from include.api.errors import ApiError
 from include.api.fetch import page_request
-from include.sources.mirror.entity import Discovered, Listing, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract, least_total
+from include.sources.mirror.listing import Listing
 from include.warehouse.sql_fragments import identifiers
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,9 @@ from include.api.errors import ApiError, FixConfiguration, NotFound, RefuseData
 from include.api.fetch import fetch_all, page_request, pages
 from include.api.request import Answer, Request
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Child, Entity, Inside, Lookup, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Entity
+from include.sources.mirror.lookup_request import Inside, Lookup
 from include.warehouse.row_conditions import is_ahead, version_columns
 from include.warehouse.sql_fragments import are
 from include.warehouse.table import Table, set_aside

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from include.sources.mirror.entity import Entity, Invariant
+from include.sources.mirror.entity import Entity
+from include.sources.mirror.invariant import Invariant
 
 METRICS: Mapping[str, str] = {
     "api_rows_scanned": "Rows that the list showed and that can be stored, repeats included.",

@@ -7,7 +7,9 @@ from datetime import datetime
 
 from include.api.fetch import pages
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Discovered, Entity
+from include.sources.mirror.listing import Listing
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from datetime import datetime
 
 from psycopg import sql
 
-from include.sources.mirror.entity import MirrorContext, Part
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Part
 from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.implicit_deletes import doubt_implied_deletes, newly_deleted_implicitly
 from include.sources.mirror.lookup import Row
@@ -25,7 +26,7 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
     """
     for stage in extract.stages:
         stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
-    reported = extract.event_deleted_keys
+    reported = extract.lookups.event_deleted_keys
     deleted_by_event = among(extract.entity.table.key, reported, "t") if reported else None
     if deleted_by_event:
         # Whatever other events show of these records: a look-up decides.
@@ -37,8 +38,8 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
         compare.plan_deletes(extract.stage, status="confirmed", within=implicit)
     if deleted_by_event:
         compare.plan_deletes(extract.stage, status="candidate", within=deleted_by_event)
-    if extract.deleted_keys:
-        within = among(extract.entity.table.key, extract.deleted_keys, "t")
+    if extract.lookups.deleted_keys:
+        within = among(extract.entity.table.key, extract.lookups.deleted_keys, "t")
         compare.plan_deletes(extract.stage, status="confirmed", within=within)
     plan_nested_rows(extract)
 

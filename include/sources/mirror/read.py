@@ -12,10 +12,12 @@ from include.api.paginators import Page
 from include.sources.base import entity_of
 from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
-from include.sources.mirror.entity import Child, Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Discovered, Entity
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.incomplete_lists import read_again_if_short
+from include.sources.mirror.listing import Listing
 from include.sources.mirror.lookup import Row, deleted_parents, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.pull import PullError, TooManyRefused
@@ -238,12 +240,12 @@ def _complete_page(
     if not isinstance(entity, Discovered):
         return CompletePage(page)
     # A record that contradicts one list is not taken from another list that shows less of it.
-    skip = brief.read_keys(stage, entity, page) | set(extract.contradicted)
+    skip = brief.read_keys(stage, entity, page) | set(extract.lookups.contradicted)
     if unchanged_before:
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
     left = max(0, limit - stage.pull.rows_read) if limit else None
-    before = extract.all_skipped
+    before = extract.lookups.all_skipped
     options = {"skip": skip, "limit": left, "skipped_before": before, "listed": listing.request is not None}
     return brief.complete_page(context, entity, page, listing.partition, **options)
 

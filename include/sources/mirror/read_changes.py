@@ -11,8 +11,10 @@ from include.sources.mirror import short_lists
 from include.sources.mirror.address_doubt import has_lost_all_rows
 from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends
 from include.sources.mirror.changes import BothEnds, Feed, FullList, Since
-from include.sources.mirror.entity import Discovered, Entity, Listing, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered, Entity
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.listing import Listing
 from include.sources.mirror.partitions import (
     PartitionGroup,
     all_partitions,

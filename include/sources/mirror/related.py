@@ -7,7 +7,8 @@ from psycopg import sql
 
 from include.api.paginators import Page
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Child, Entity, MirrorContext, Need
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Entity, Need
 from include.sources.mirror.evidence import count_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up, look_up_or_parent, not_there
@@ -117,7 +118,11 @@ def unread_records(extract: Extract) -> list[Problem]:
     Records that a sync left to the next one because of its limit are no problem.
     """
     return [
-        *(Problem(each.name, each.reason, each.needs_person) for each in extract.skipped_records if each.failed),
+        *(
+            Problem(each.name, each.reason, each.needs_person)
+            for each in extract.lookups.skipped_records
+            if each.failed
+        ),
         *(Problem(f"all of {partition}", why) for partition, why in extract.failed_partitions.items()),
         *(
             Problem(f"perhaps others of {partition}" if partition else "perhaps others", why)

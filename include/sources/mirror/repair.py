@@ -14,8 +14,9 @@ from include.confidence.scan_log import PlanGone
 from include.confidence.summary import ForensicSummary
 from include.confidence.unproven import Doubt
 from include.sources.base import Check, entity_of
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Discovered, Entity, MirrorContext
+from include.sources.mirror.entity import Discovered, Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.implicit_deletes import newly_deleted_implicitly, rows_depended_on
 from include.sources.mirror.lookup import look_up

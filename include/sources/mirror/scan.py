@@ -14,7 +14,8 @@ from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary
 from include.sources.base import ScanRefused, entity_of
 from include.sources.mirror.changes import BothEnds
-from include.sources.mirror.entity import Child, Entity, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.evidence import in_scope, keep_plan, remember_unproven
 from include.sources.mirror.extract import Extract

@@ -9,7 +9,7 @@ from include.confidence import unproven
 from include.confidence.account import Account
 from include.confidence.field_figures import FieldFigures, lost_fields
 from include.confidence.summary import ForensicSummary, Plan
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.evidence import account, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.scope import Scope

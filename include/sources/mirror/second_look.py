@@ -11,9 +11,12 @@ from include.api.errors import RefuseData
 from include.sources.mirror.address_doubt import address_doubt, place_of
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
-from include.sources.mirror.entity import Discovered, Lookup, MirrorContext
-from include.sources.mirror.extract import LISTED_ONLY, Extract
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered
+from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there, shows_something
+from include.sources.mirror.lookup_request import Lookup
+from include.sources.mirror.lookup_results import LISTED_ONLY
 from include.sources.mirror.planning import replace_record
 from include.sources.mirror.series import is_hidden_series
 from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of
@@ -148,7 +151,7 @@ def _settle_by_look_up(
 ) -> dict[tuple, list[Suspect]]:
     """Look up the suspects and settle those that are shown or unknown. Return the others, by the looked-up values."""
     not_shown: dict[tuple, list[Suspect]] = {}
-    listed_in, contradicted = listed_versions(extract.all_skipped), extract.contradicted
+    listed_in, contradicted = listed_versions(extract.lookups.all_skipped), extract.lookups.contradicted
     for value, look in look_up_or_parent(context, extract.entity, answers.lookup, suspects):
         answers.add(value, look)
         if value in listed_parents and not_there(answers.lookup, look):
@@ -183,7 +186,7 @@ def _settle_absent(context: MirrorContext, extract: Extract, absent: Sequence[Su
     doubts = {place: address_doubt(context, extract, lookup, place) for place in places}
     # A flag of the list and the address agree that a record is deleted.
     keys = [suspect.key for suspect in absent]
-    listed = extract.listed(keys) - extract.flagged_deleted(keys)
+    listed = extract.lookups.listed(keys) - extract.flagged_deleted(keys)
     for suspect in absent:
         if doubt := doubts.get(place_of(extract, lookup, suspect.by)):
             _settle_unproven(extract, suspect, doubt)

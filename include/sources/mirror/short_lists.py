@@ -15,8 +15,9 @@ from psycopg import sql
 
 from include.api.paginators import Page
 from include.sources.mirror.brief import complete_page, moment_of
-from include.sources.mirror.entity import Listing, MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.listing import Listing
 from include.warehouse.pull import TooManyRefused
 from include.warehouse.sql_fragments import among, identifiers, same_key
 

@@ -13,7 +13,10 @@ from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Api, Check, Connections, ReadAnswer, Synced, SyncFailed, entity_of, require_lookback
-from include.sources.mirror.entity import Child, Derived, Entity, Invariant, Listed, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.derive import Derived
+from include.sources.mirror.entity import Child, Entity, Listed
+from include.sources.mirror.invariant import Invariant
 from include.sources.mirror.metrics import metric_texts
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
 from include.sources.mirror.scan import scan_entity

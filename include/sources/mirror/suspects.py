@@ -6,7 +6,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.extract import Extract
 from include.warehouse.sql_fragments import identifiers
 

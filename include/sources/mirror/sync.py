@@ -8,8 +8,9 @@ from dataclasses import replace
 from include.api.errors import ApiError, FixConfiguration, ListCapped
 from include.sources.base import NeedsPerson, SyncFailed
 from include.sources.mirror.changes import Feed
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import Child, Entity, MirrorContext
+from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.planning import plan_sync, skip_changes_before_reset

@@ -24,8 +24,10 @@ from include.confidence.integrity import Finding, Severity
 from include.confidence.policy import Trend
 from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed, ScanRefused
-from include.sources.mirror.entity import Entity, Forensics, Invariant, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity, Forensics
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.invariant import Invariant
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan import find_possibly_alive, plan_suspects

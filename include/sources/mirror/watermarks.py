@@ -9,7 +9,8 @@ from psycopg import sql
 
 from include.api.errors import RefuseData
 from include.sources.mirror.changes import Window
-from include.sources.mirror.entity import Child, Discovered, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Discovered
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.partitions import PartitionGroup, all_listings, known_partitions
 from include.warehouse import compare, sync_log
@@ -82,7 +83,7 @@ def new_states(
     for partition in (partition for group in groups for partition in group.partitions):
         kept_as = "" if isinstance(entity, Child) else partition
         before = sync_log.state(context.conn, context.source.name, entity.name, kept_as).watermark
-        skipped = [each.moment for each in extract.skipped_records if each.partition == partition]
+        skipped = [each.moment for each in extract.lookups.skipped_records if each.partition == partition]
         times = [datetime.fromisoformat(each) for each in skipped if each]
         failed, short = partition in extract.failed_partitions, partition in extract.short_partitions
         if stays or failed or (short and brings) or None in skipped:

@@ -11,7 +11,8 @@ from itertools import islice
 from psycopg import sql
 
 from include.sources.base import entity_of
-from include.sources.mirror.entity import Child, Discovered, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Child, Discovered
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Row, look_up
 from include.sources.mirror.same_value import is_earlier

@@ -13,8 +13,9 @@ from include.api.paginators import PageNumber
 from include.api.request import Request
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import BothEnds, Since
-from include.sources.mirror.entity import Child, Inside, Listed, Lookup
+from include.sources.mirror.entity import Child, Listed
 from include.sources.mirror.lookup import names
+from include.sources.mirror.lookup_request import Inside, Lookup
 from include.sources.mirror.source import Mirror
 from include.sources.repairshopr import tables
 from include.sources.repairshopr.checks import LINE_ITEM_GATES, METRICS, line_item_forensics

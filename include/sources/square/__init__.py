@@ -18,8 +18,11 @@ from include.api.request import Answer, Request
 from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import FullList, Since, Window
-from include.sources.mirror.entity import Cascade, Listed, Lookup, MirrorContext, Part, Partitions
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Cascade, Listed, Part
+from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup import names
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import with_invariants
 from include.sources.square import tables

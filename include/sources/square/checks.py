@@ -3,7 +3,7 @@
 from psycopg import sql
 
 from include.confidence.integrity import Severity
-from include.sources.mirror.entity import Invariant
+from include.sources.mirror.invariant import Invariant
 from include.sources.square import tables
 from include.sources.square.derived import SALES
 from include.warehouse.sql_fragments import identifiers

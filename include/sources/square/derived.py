@@ -1,6 +1,6 @@
 """Tables computed from Square's: where items are sold, the sales, and the item library as the vendor exports it."""
 
-from include.sources.mirror.entity import Derived
+from include.sources.mirror.derive import Derived
 from include.sources.square.tables import SCHEMA
 from include.warehouse.table import Column, Table
 

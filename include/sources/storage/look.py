@@ -10,7 +10,8 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from include.api.bucket import Bucket, Look, Presence, Range, Way
+from include.api.bucket import Bucket, Look, Presence, Way
+from include.api.s3_ranges import Range
 from include.sources.storage import images
 from include.sources.storage.images import ORIGINAL_MISSING, STAGED_MISSING, Size
 from include.warehouse.staging import Stage

@@ -14,7 +14,10 @@ from include.api.request import Request
 from include.confidence.health import Limits
 from include.sources.base import NOTHING, LeftOut, ReadAnswer
 from include.sources.mirror.changes import FullList
-from include.sources.mirror.entity import Discovered, Listed, Listing, Lookup, MirrorContext
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered, Listed
+from include.sources.mirror.listing import Listing
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.validate import with_invariants
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS

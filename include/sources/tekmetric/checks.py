@@ -8,7 +8,7 @@ left out until the next sync has read it again.
 from psycopg import sql
 
 from include.confidence.integrity import Severity
-from include.sources.mirror.entity import Invariant
+from include.sources.mirror.invariant import Invariant
 from include.sources.tekmetric import tables
 from include.sources.tekmetric.metrics import SNAPSHOTS, SNAPSHOTS_OF
 from include.warehouse.sql_fragments import identifiers

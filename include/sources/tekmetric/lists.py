@@ -19,7 +19,8 @@ from include.api.list_answers import listed_rows
 from include.api.paginators import FRESH, Crawl, Cursor, Page, Position, Single, SpringPage
 from include.api.request import Answer, Request
 from include.sources.base import ReadAnswer
-from include.sources.mirror.entity import Listing, MirrorContext, NewestOnly
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.listing import Listing, NewestOnly
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse.readers import instant

@@ -15,7 +15,7 @@ from datetime import date
 
 from psycopg import sql
 
-from include.sources.mirror.entity import Derived
+from include.sources.mirror.derive import Derived
 from include.sources.tekmetric.tables import SCHEMA
 from include.warehouse.table import Column, Table
 

@@ -12,7 +12,9 @@ from typing import Any
 from include.api.errors import RefuseData
 from include.api.request import Request
 from include.sources.base import LeftOut
-from include.sources.mirror.entity import Discovered, Lookup, MirrorContext, Need, Part
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Discovered, Need, Part
+from include.sources.mirror.lookup_request import Lookup
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.lists import SHOWN, contradiction, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of

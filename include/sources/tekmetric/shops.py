@@ -13,7 +13,8 @@ from psycopg import Connection
 from include.api.errors import FixConfiguration
 from include.api.request import Request
 from include.sources.base import ScanRefused
-from include.sources.mirror.entity import MirrorContext, Partitions
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.listing import Partitions
 from include.sources.tekmetric import tables
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan

@@ -6,8 +6,8 @@ from datetime import datetime
 from psycopg import Connection
 
 from include.sources.base import Synced, SyncFailed
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
-from include.sources.mirror.entity import MirrorContext
 from include.sources.tekmetric.metrics import SNAPSHOTS, by_hand
 from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse import compare, fence, sync_log

@@ -8,7 +8,7 @@ import msgspec
 
 from include.api.request import Answer, Request
 from include.sources.base import ScanRefused, Synced, SyncFailed
-from include.sources.mirror.entity import MirrorContext
+from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.sync import sync_entities

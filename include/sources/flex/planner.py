@@ -1,0 +1,14 @@
+"""Plan what to do about an element, from what the warehouse knows and the lines in Flex."""
+
+from collections.abc import Callable, Sequence
+
+from include.sources.flex.desired import Crew
+from include.sources.flex.plan import Plan, plan, spare_held
+from include.sources.flex.rows import Line
+
+Planner = Callable[[Crew, Sequence[Line]], Plan]
+
+
+def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
+    """Plan to bring the element to the desired crew."""
+    return spare_held(plan(crew.desired, crew.rows, crew.ours(lines), lines), lines)
