@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from include.api.errors import ApiError, NotFound, TryLater
 from include.confidence import health, unproven
-from include.simulators.square import Fault, Mutation
+from include.simulators.square import Fault, Mutation, lists
 from include.sources.base import IntegrityFailed, SyncFailed, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair_entities, verify_repair
@@ -312,26 +312,20 @@ class TestCounts:
         scanned(seller, "catalog_inventory")
         assert variation not in {key[0] for key in doubts(conn, "catalog_inventory")}
 
-    def test_own_address_is_read_page_by_page(self, seller, conn, count):
-        """Square describes its answers as paginated: one count is gone, and the list hides one of the last page."""
+    def test_own_address_is_read_page_by_page(self, seller, conn, count, monkeypatch):
+        """One count is gone, and the lists hide another, which the last page of the address shows."""
+        monkeypatch.setattr(lists, "_COUNTS_PAGE", 1)
         variation = count.split(":")[0]
-        seller.control.mutate(Mutation("delete", "counts", count))
         mine = [id_.split(":") for id_ in seller.control.ids("counts") if id_.startswith(variation)]
-        hidden = [place for _, place, state in mine if state == "IN_STOCK"][-1]
+        hidden = max(place for _, place, state in mine if state == "IN_STOCK")
+        gone = min(place for _, place, state in mine if state == "IN_STOCK")
+        seller.control.mutate(Mutation("delete", "counts", f"{variation}:{gone}:IN_STOCK"))
+        lacks = {"catalog_object_id": variation, "location_id": hidden}.items()
 
-        def one_a_page(request, data):
-            counts = data.get("counts", [])
-            if own_counts(request):
-                counts = sorted(counts, key=lambda row: row["location_id"] == hidden)
-                place = int(request.params.get("cursor", 0))
-                more = {"cursor": str(place + 1)} if place + 1 < len(counts) else {}
-                return {"counts": counts[place : place + 1], **more}
-            if "counts" in data:
-                lacks = {"catalog_object_id": variation, "location_id": hidden}.items()
-                return {**data, "counts": [row for row in counts if not lacks <= row.items()]}
-            return data
+        def hide(request, data):
+            return {**data, "counts": [row for row in data["counts"] if not lacks <= row.items()]}
 
-        with twisted(seller.context, one_a_page) as context:
+        with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
             summary = scanned(replace(seller, context=context), "catalog_inventory")
         assert plan(summary) == (0, 0, 1)
         assert doubts(conn, "catalog_inventory").keys() == {(variation, hidden)}
