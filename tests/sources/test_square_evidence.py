@@ -436,6 +436,27 @@ class TestCounts:
             summary = scanned(replace(seller, context=context), "inventory_counts")
         assert (plan(summary), summary.accounts["inventory_counts"].unproven) == (NOTHING, 1)
 
+    @pytest.mark.parametrize("name", ["catalog_inventory", "inventory_counts"])
+    def test_that_changes_while_the_list_is_read_is_young(self, seller, conn, count, name):
+        """It moves to a page that was read already, so that only its look-up shows it."""
+        variation, place, state = count.split(":")
+        mine = {"catalog_object_id": variation, "location_id": place, "state": state}.items()
+        changes = [Mutation("update", "counts", count, {"quantity": "17"})]
+
+        def move(request, data):
+            if "catalog_object_ids" in request.body:
+                return data
+            seller.control.advance(5)
+            seller.control.mutate(*(changes.pop() for _ in list(changes)))
+            return {**data, "counts": [row for row in data["counts"] if not mine <= row.items()]}
+
+        with twisted(seller.context, always(move, "/v2/inventory/counts/batch-retrieve")) as context:
+            summary = scanned(replace(seller, context=context), name)
+        assert (plan(summary), summary.metrics["unproven"], summary.metrics["rows_young"]) == (NOTHING, 0, 1)
+        fence.resume(conn, SOURCE.name, RUN)
+        sync_entities(seller.context)
+        assert 17 in {row["quantity"] for row in rows(conn, name).values()}
+
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""
         before = len(rows(conn, "inventory_counts"))
@@ -696,6 +717,21 @@ class TestOneLocation:
         found = conn.execute("SELECT key ->> 0 FROM confidence.unproven WHERE key ->> 0 LIKE 'the list of %'")
         assert found.fetchall() == [(f"the list of {place}",)]
         assert summary.proven < summary.rows
+
+    def test_whose_only_return_can_not_be_stored_is_synced(self, seller, conn):
+        """A sync shows it twice, in what changed and in what is new: all rows of that table are refused."""
+        (new,) = seller.control.mutate(
+            Mutation("create", "orders", fields={"location_id": seller.control.ids("locations")[0]})
+        )
+
+        def lie(request, data):
+            orders = data.get("orders", [])
+            return {**data, "orders": [row | {"returns": [{}]} if row["id"] == new else row for row in orders]}
+
+        with twisted(seller.context, always(lie, "/v2/orders/search")) as context:
+            sync_entities(context)
+        assert new in rows(conn, "orders")
+        assert conn.execute("SELECT DISTINCT entity FROM confidence.quarantine").fetchall() == [("order_returns",)]
 
     def test_with_too_many_rows_that_can_not_be_stored_is_read_again_after_a_sync_that_died(self, seller, conn):
         """No table of its orders goes on from where another one has to start again."""

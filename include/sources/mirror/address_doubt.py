@@ -7,7 +7,7 @@ from psycopg import sql
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.lookup import Look, look_up, shows_something
+from include.sources.mirror.lookup import look_up
 from include.sources.mirror.lookup_request import Lookup
 from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.table import Table
@@ -32,15 +32,15 @@ def place_of(extract: Extract, lookup: Lookup, value: tuple) -> object:
 def address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, place: object) -> str:
     """Return why a row is not absent although an address that has found nothing says so; empty if it is.
 
-    The address must find a row that both list and copy have. If there is none, or if their parents are not found, the
+    The address must find a row that both list and copy have. If there is none, or if it is a parent's address, the
     source may show a row of another entity that the copy has instead: else the token may be another account's, or may
-    not see this partition any more. If the copy has none either, the address is believed.
+    not see this partition any more. If the copy has none either, the address is believed. A parent's list that has
+    shown no rows at all is never believed.
     """
-    table = extract.entity.table
-    looks = _looks_until_shown(context, table, lookup, _known_rows(extract, lookup, place))
-    if looks and shows_something(table, lookup, looks[-1]):
+    known = _known_rows(extract, lookup, place)
+    if _shows_one(context, extract.entity.table, lookup, known):
         return ""
-    if looks and (lookup.by == table.key or any(look.tombstone for look in looks)):
+    if (lookup.own and lookup.paginator) or (known and lookup.by == extract.entity.table.key):
         return NOTHING_FOUND
     return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
 
@@ -93,21 +93,15 @@ def _finds_another_entity(context: MirrorContext, extract: Extract, place: objec
             identifiers(other.lookup.by, "t"), other.table.sql, _is_there(other, place), sql.Literal(KNOWN_ROWS)
         )
         rows = context.conn.execute(query).fetchall()
-        looks = _looks_until_shown(context, other.table, other.lookup, rows)
-        if looks and shows_something(other.table, other.lookup, looks[-1]):
+        if _shows_one(context, other.table, other.lookup, rows):
             return True
         tried = tried or bool(rows)
     return not tried
 
 
-def _looks_until_shown(context: MirrorContext, table: Table, lookup: Lookup, rows: Sequence[tuple]) -> list[Look]:
-    """Look up one of these rows after the other, until one is shown. Return the looks."""
-    looks: list[Look] = []
-    for row in rows:
-        looks += (look for _, look in look_up(context, table, lookup, [row]))
-        if shows_something(table, lookup, looks[-1]):
-            break
-    return looks
+def _shows_one(context: MirrorContext, table: Table, lookup: Lookup, rows: Sequence[tuple]) -> bool:
+    """Return whether the address shows one of these rows. It is asked for one after the other, until one is shown."""
+    return any(look.shows_record for row in rows for _, look in look_up(context, table, lookup, [row]))
 
 
 def _is_there(entity: Entity, place: object) -> sql.Composable:

@@ -228,10 +228,10 @@ class Extract:
     def check_refused(self, *partitions: str, ended: bool = False) -> None:
         """Raise TooManyRefused if so many rows of these partitions were refused that the rest is no evidence.
 
-        `ended`: no more rows of them will come.
+        `ended`: no more rows of them will come. A few nested rows, though all are refused, tell nothing of the records.
         """
         for stage, (read, refused) in zip(self.stages, self.row_counts(*partitions), strict=True):
-            if too_many_refused(read, refused, ended=ended):
+            if too_many_refused(read, refused, ended=ended and stage is self.stage):
                 raise stage.refusal(read, refused)
 
     def require_rows(self) -> None:

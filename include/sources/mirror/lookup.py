@@ -29,7 +29,8 @@ class Look:
     """The result of looking up one tuple of values.
 
     - `rows`: what the source shows. If `unknown` is empty, it shows no other row; `Lookup` says what that proves
-    - `tombstone`: an own address answered without a row: the record is deleted, or the parent has no such rows
+    - `tombstone`: an own address answered without a row: the record is deleted, or the parent has no such rows. Never
+      set for a list with pages: without rows it shows no record at all
     - `unknown`: why the look-up proved nothing; empty if it did
     - `needs_person`: asking again would give the same, until a person acts
     - `no_list`: there is no list at its address. It is unknown, unless the parent is gone too
@@ -41,18 +42,15 @@ class Look:
     needs_person: bool = False
     no_list: bool = False
 
-
-def shows_something(table: Table, lookup: Lookup, look: Look) -> bool:
-    """Return whether an address has shown a row, or that the record itself is deleted, so that it is in order.
-
-    A parent without any rows shows nothing.
-    """
-    return bool(look.rows) or (look.tombstone and lookup.by == table.key)
+    @property
+    def shows_record(self) -> bool:
+        """Whether the address has shown a record, also one that is deleted."""
+        return bool(self.rows) or self.tombstone
 
 
 def not_there(lookup: Lookup, look: Look) -> bool:
     """Return whether the address of the record, or of its parent, does not exist."""
-    return not look.unknown and (look.no_list or (lookup.own and not (look.rows or look.tombstone)))
+    return not look.unknown and (look.no_list or (lookup.own and not look.shows_record))
 
 
 def names(value: Any, *path: str) -> Callable[[Any], None]:
@@ -305,7 +303,7 @@ def _batch_look(
             raise RefuseData(f"{request} shows an older version of {lookup.inside.table.name} than the copy has")
     except ApiError as error:
         return Look(unknown=str(error))
-    return Look(tuple(rows), tombstone=lookup.own and not rows)
+    return Look(tuple(rows), tombstone=lookup.own and not (rows or lookup.paginator))
 
 
 def _is_outdated(context: MirrorContext, inside: Inside, data: Any) -> bool:

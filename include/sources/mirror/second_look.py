@@ -14,11 +14,11 @@ from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_ver
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
-from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there, shows_something
+from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.lookup_results import LISTED_ONLY
 from include.sources.mirror.planning import replace_record
-from include.sources.mirror.series import is_hidden_series
+from include.sources.mirror.series import is_followed, is_hidden_series
 from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of
 from include.warehouse import compare
 from include.warehouse.sql_fragments import are, identifiers, key_array
@@ -138,7 +138,7 @@ class _Answers:
     def add(self, value: tuple, look: Look) -> None:
         self.proved += not look.unknown
         self.needs_person |= look.needs_person
-        if shows_something(self._extract.entity.table, self.lookup, look):
+        if look.shows_record:
             self.works_in.add(place_of(self._extract, self.lookup, value))
 
 
@@ -207,6 +207,9 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Map
     rows = {table.key_of(row): row for row in look.rows}
     if look.unknown or (suspect.key not in rows and None in rows):
         _settle_unproven(extract, suspect, look.unknown or "a row without a usable id came in its place")
+        return True
+    if suspect.operation == "delete" and is_followed(extract, suspect.key, look.rows):
+        _settle(extract, suspect, "young")
         return True
     if suspect.key not in rows:
         if hidden := is_hidden_series(extract, suspect.key, rows):

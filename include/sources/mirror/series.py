@@ -1,10 +1,12 @@
 """The series of a history: rows whose keys differ in their version alone, of which a list shows the newest."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from psycopg import sql
 
+from include.sources.mirror.agreement import changed_late
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.lookup import Row
 from include.warehouse import row_conditions
 from include.warehouse.sql_fragments import are, same_key
 from include.warehouse.table import Table
@@ -58,6 +60,21 @@ def is_hidden_series(extract: Extract, key: tuple, shown: Collection[tuple]) -> 
     own, *others = (tuple(each[place] for place in places) for each in (key, *shown))
     query = sql.SQL("SELECT FROM {} WHERE {} LIMIT 1").format(extract.stage.sql, are(series, own))
     return own in others and extract.stage.conn.execute(query).fetchone() is None
+
+
+def is_followed(extract: Extract, key: tuple, shown: Iterable[Row]) -> bool:
+    """Return whether a list lacks this row because it has changed, or was followed, after the list was read.
+
+    Then one of the rows that an address shows is of its series, and changed as late. The next sync brings it. Without
+    versions in its key a row is all there is of its series.
+    """
+    table = extract.entity.table
+    if table.moment is None:
+        return False
+    series = _series(table)
+    own = tuple(key[table.key.index(name)] for name in series)
+    of_series = (row for row in shown if table.named(row, series) == own)
+    return any(changed_late(extract, *table.named(row, [table.moment])) for row in of_series)
 
 
 def _series(table: Table) -> tuple[str, ...]:
