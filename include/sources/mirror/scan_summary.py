@@ -126,7 +126,8 @@ def _incomplete(
     entity, name = extract.entity, extract.entity.name
     if looks.all_unknown:
         return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
-    why = entity.unproven.no_evidence(accounts) or too_many_unlisted(extract, accounts[name])
+    nested = [part.table.name for part in entity.parts]
+    why = entity.unproven.no_evidence(accounts, nested) or too_many_unlisted(extract, accounts[name])
     advice = [*lost_fields(fields.lost), *_beyond_budget(context, extract)]
     return ". ".join([why, *advice]) if why else ""
 
