@@ -291,7 +291,7 @@ class TestCounts:
             summary = scanned(replace(seller, context=context), "catalog_inventory")
         assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 1)
         [why] = doubts(conn, "catalog_inventory").values()
-        assert "neither is a row that list and copy have" in why
+        assert "no other parent's list that was asked for shows anything" in why
 
     def test_that_nobody_tells_is_unproven(self, seller, conn, count):
         variation = count.split(":")[0]

@@ -15,6 +15,9 @@ from include.warehouse.table import Table
 # The number of rows that tell whether an address finds anything at all.
 KNOWN_ROWS = 3
 NOTHING_FOUND = "it is not found by itself, but neither is a row that list and copy have"
+NO_LIST_SHOWN = (
+    "its parent's list does not show it, but no other parent's list that was asked for shows anything either"
+)
 NOTHING_SHOWN = (
     "it is not found, but nor is anything else that the copy has from there, as if the token were another account's"
 )
@@ -40,7 +43,9 @@ def address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, plac
     known = _known_rows(extract, lookup, place)
     if _shows_one(context, extract.entity.table, lookup, known):
         return ""
-    if (lookup.own and lookup.paginator) or (known and lookup.by == extract.entity.table.key):
+    if lookup.own and lookup.paginator:
+        return NO_LIST_SHOWN
+    if known and lookup.by == extract.entity.table.key:
         return NOTHING_FOUND
     return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
 
