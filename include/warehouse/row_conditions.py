@@ -62,10 +62,13 @@ def version_columns(table: Table) -> list[str]:
 def poorer(table: Table) -> sql.Composable:
     """Return the SQL condition that the staged record `s` leaves out a column in which the copy's row `t` has a value.
 
-    A column counts as left out if the source's record does not name it at all; an explicit null is a value here.
+    A column counts as left out if the source's record does not name it at all; an explicit null is a value here. Some
+    readers make a value of nothing, such as false: if the copy has the same, nothing is lost.
     """
     lost = [
-        sql.SQL("{} = ANY (s._lacks) AND t.{} IS NOT NULL").format(sql.Literal(name), sql.Identifier(name))
+        sql.SQL("{0} = ANY (s._lacks) AND t.{1} IS NOT NULL AND s.{1} IS DISTINCT FROM t.{1}").format(
+            sql.Literal(name), sql.Identifier(name)
+        )
         for name in table.compared
     ]
     return sql.SQL("(s._lacks IS NOT NULL AND ({}))").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))

@@ -42,3 +42,11 @@ def test_too_many_unproven_rows_are_no_evidence(rows, unproven, evidence):
         assert (Unproven().no_evidence({"orders": account}) == "") is evidence
         # Rows that only the list's total claims change nothing.
         assert (Unproven().no_evidence({"orders": replace(account, unseen=10_000)}) == "") is evidence
+
+
+@pytest.mark.parametrize(("rows", "unproven", "evidence"), [(1, 1, True), (20, 20, True), (21, 21, False)])
+def test_a_few_nested_rows_may_all_be_of_one_record(rows, unproven, evidence):
+    lines = Account(live=rows, equal=rows - unproven, unproven=unproven)
+    accounts = {"orders": SOUND, "lines": lines}
+    assert (Unproven().no_evidence(accounts, nested=["lines"]) == "") is evidence
+    assert Unproven().no_evidence(accounts).startswith("lines: ")

@@ -292,11 +292,7 @@ class TestLookup:
                 {"own": False},
                 "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven",
             ),
-            ({"batch": 2}, "a record's own address shows one record: it has no pages, and takes one key"),
-            (
-                {"paginator": PageNumber("orders")},
-                "a record's own address shows one record: it has no pages, and takes one key",
-            ),
+            ({"batch": 2}, "a record's own address shows one record: it takes one key"),
             (
                 {"own": False, "witness": BY_PLACE},
                 "a witness is asked by the same columns, at an own address",

@@ -437,6 +437,18 @@ class TestSecondLooks:
         summary = scanned(filled, "customers")
         assert (summary.metrics["rows_differing"], summary.metrics["unproven"]) == (0, 0)
 
+    def test_that_a_scan_has_no_requests_for_are_made_by_a_full_sync(self, filled, conn, monkeypatch):
+        """If many rows change without a new version, no later scan gets further by itself."""
+        monkeypatch.setattr(second_look, "SECOND_LOOKS", 4)
+        conn.execute("UPDATE repairshopr.customers SET notes = 'by hand'")
+        for _ in range(2):
+            assert "36 of them were not looked up" in scanned(filled, "customers").incomplete
+        assert "trigger repairshopr_sync with mode full" in scanned(filled, "customers").incomplete
+        fence.resume(conn, "repairshopr", RUN)
+        sync_entities(filled.context, full=True)
+        summary = scanned(filled, "customers")
+        assert (summary.metrics["rows_differing"], summary.metrics["unproven"], summary.incomplete) == (0, 0, "")
+
     def test_are_not_needed_by_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
         monkeypatch.setattr(second_look, "SECOND_READINGS", 1)
         lose(conn, "payments", 30)

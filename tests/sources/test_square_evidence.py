@@ -11,7 +11,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from include.api.errors import ApiError, NotFound, TryLater
 from include.confidence import health, unproven
-from include.simulators.square import Fault, Mutation
+from include.simulators.square import Fault, Mutation, lists
 from include.sources.base import IntegrityFailed, SyncFailed, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair_entities, verify_repair
@@ -64,6 +64,11 @@ def scanned(seller, name):
 def moment(seller):
     """The seller's present time."""
     return datetime.fromisoformat(seller.control.now())
+
+
+def own_counts(request):
+    """Whether the request is for the counts of one variation, at its own address."""
+    return request.path.startswith("/v2/inventory/") and not request.path.startswith("/v2/inventory/counts/")
 
 
 def plan(summary):
@@ -270,18 +275,25 @@ class TestCounts:
         assert (plan(summary), summary.metrics["unproven"]) == ((0, 0, 1), 0)
 
     @pytest.mark.parametrize("uncounted", ["empty", "not_found"])
-    def test_of_a_variation_without_any_is_gone_with_the_variation_only(self, seller, conn, count, uncounted):
+    def test_of_a_variation_without_any_other_is_gone(self, seller, conn, count, uncounted):
+        """Both lists lack them, and their own address shows those of other variations."""
         seller.control.set(uncounted=uncounted)
         variation = count.split(":")[0]
         mine = [id_ for id_ in seller.control.ids("counts") if id_.startswith(variation)]
         seller.control.mutate(*(Mutation("delete", "counts", id_) for id_ in mine))
         summary = scanned(seller, "catalog_inventory")
-        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 3)
-        seller.control.mutate(Mutation("delete", "variations", variation))
-        assert plan(scanned(seller, "catalog_inventory")) == (0, 0, 3)
+        assert (plan(summary), summary.metrics["unproven"]) == ((0, 0, 3), 0)
+
+    @pytest.mark.parametrize("shown", [{}, {"counts": []}])
+    def test_is_not_gone_where_that_address_shows_no_counts_of_anything(self, seller, conn, count, shown):
+        seller.control.mutate(Mutation("delete", "counts", count))
+        with twisted(seller.context, lambda request, data: shown if own_counts(request) else data) as context:
+            summary = scanned(replace(seller, context=context), "catalog_inventory")
+        assert (plan(summary), summary.metrics["unproven"]) == (NOTHING, 1)
+        [why] = doubts(conn, "catalog_inventory").values()
+        assert "no other parent's list that was asked for shows anything" in why
 
     def test_that_nobody_tells_is_unproven(self, seller, conn, count):
-        """Its variation is asked beside its counts, but not after a failure."""
         variation = count.split(":")[0]
         seller.control.mutate(Mutation("delete", "counts", count))
         seller.control.fault(Fault("status", "inventory/{id}", item=variation, status=500, times=None))
@@ -300,13 +312,23 @@ class TestCounts:
         scanned(seller, "catalog_inventory")
         assert variation not in {key[0] for key in doubts(conn, "catalog_inventory")}
 
-    def test_page_of_counts_is_not_all_of_them(self, seller, conn, count):
+    def test_own_address_is_read_page_by_page(self, seller, conn, count, monkeypatch):
+        """One count is gone, and the lists hide another, which the last page of the address shows."""
+        monkeypatch.setattr(lists, "_COUNTS_PAGE", 1)
         variation = count.split(":")[0]
-        request = entity_of(SOURCE, "catalog_inventory").lookup.witness.request(variation)
-        page = seller.context.client.send(request).data
-        assert page["counts"]
-        with pytest.raises(ApiError, match="a page where everything was asked for"):
-            request.check(page | {"cursor": "more"})
+        mine = [id_.split(":") for id_ in seller.control.ids("counts") if id_.startswith(variation)]
+        hidden = max(place for _, place, state in mine if state == "IN_STOCK")
+        gone = min(place for _, place, state in mine if state == "IN_STOCK")
+        seller.control.mutate(Mutation("delete", "counts", f"{variation}:{gone}:IN_STOCK"))
+        lacks = {"catalog_object_id": variation, "location_id": hidden}.items()
+
+        def hide(request, data):
+            return {**data, "counts": [row for row in data["counts"] if not lacks <= row.items()]}
+
+        with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
+            summary = scanned(replace(seller, context=context), "catalog_inventory")
+        assert plan(summary) == (0, 0, 1)
+        assert doubts(conn, "catalog_inventory").keys() == {(variation, hidden)}
 
     def test_first_reading_that_was_wrong_is_found_and_corrected(self, seller, conn):
         conn.execute("UPDATE square.inventory_counts SET quantity = quantity + 1 WHERE state = 'IN_STOCK'")
@@ -413,6 +435,27 @@ class TestCounts:
         with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
             summary = scanned(replace(seller, context=context), "inventory_counts")
         assert (plan(summary), summary.accounts["inventory_counts"].unproven) == (NOTHING, 1)
+
+    @pytest.mark.parametrize("name", ["catalog_inventory", "inventory_counts"])
+    def test_that_changes_while_the_list_is_read_is_young(self, seller, conn, count, name):
+        """It moves to a page that was read already, so that only its look-up shows it."""
+        variation, place, state = count.split(":")
+        mine = {"catalog_object_id": variation, "location_id": place, "state": state}.items()
+        changes = [Mutation("update", "counts", count, {"quantity": "17"})]
+
+        def move(request, data):
+            if "catalog_object_ids" in request.body:
+                return data
+            seller.control.advance(5)
+            seller.control.mutate(*(changes.pop() for _ in list(changes)))
+            return {**data, "counts": [row for row in data["counts"] if not mine <= row.items()]}
+
+        with twisted(seller.context, always(move, "/v2/inventory/counts/batch-retrieve")) as context:
+            summary = scanned(replace(seller, context=context), name)
+        assert (plan(summary), summary.metrics["unproven"], summary.metrics["rows_young"]) == (NOTHING, 0, 1)
+        fence.resume(conn, SOURCE.name, RUN)
+        sync_entities(seller.context)
+        assert 17 in {row["quantity"] for row in rows(conn, name).values()}
 
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""
@@ -769,6 +812,21 @@ class TestOneLocation:
         found = conn.execute("SELECT key ->> 0 FROM confidence.unproven WHERE key ->> 0 LIKE 'the list of %'")
         assert found.fetchall() == [(f"the list of {place}",)]
         assert summary.proven < summary.rows
+
+    def test_whose_only_return_can_not_be_stored_is_synced(self, seller, conn):
+        """A sync shows it twice, in what changed and in what is new: all rows of that table are refused."""
+        (new,) = seller.control.mutate(
+            Mutation("create", "orders", fields={"location_id": seller.control.ids("locations")[0]})
+        )
+
+        def lie(request, data):
+            orders = data.get("orders", [])
+            return {**data, "orders": [row | {"returns": [{}]} if row["id"] == new else row for row in orders]}
+
+        with twisted(seller.context, always(lie, "/v2/orders/search")) as context:
+            sync_entities(context)
+        assert new in rows(conn, "orders")
+        assert conn.execute("SELECT DISTINCT entity FROM confidence.quarantine").fetchall() == [("order_returns",)]
 
     def test_with_too_many_rows_that_can_not_be_stored_is_read_again_after_a_sync_that_died(self, seller, conn):
         """No table of its orders goes on from where another one has to start again."""

@@ -72,11 +72,15 @@ class TestBoards:
             shops.sync(days_back=1)
             assert order(conn, id_)["amount_paid"] == 4711
 
-    def test_order_that_is_saved_for_later_leaves_them_and_is_kept(self, loaded, conn):
+    @pytest.mark.parametrize("synced", [True, False])
+    def test_order_that_is_saved_for_later_leaves_them_and_is_kept(self, loaded, conn, synced):
+        """No sync brings it, so it is not young either."""
         id_ = with_job(loaded)
         loaded.sync()
+        loaded.control.advance(60)
         loaded.control.mutate(Mutation("update", "orders", id_, {"status": 4}))
-        loaded.sync()
+        if synced:
+            loaded.sync()
         assert order(conn, id_)["status"] == "WORKINPROGRESS"
         loaded.mend(loaded.scan())
         assert (order(conn, id_)["status"], order(conn, id_)["status_id"]) == ("SAVED", 4)

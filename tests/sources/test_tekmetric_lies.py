@@ -232,6 +232,16 @@ class TestSync:
 
 
 class TestScan:
+    def test_misses_no_decision_that_was_never_told(self, loaded, conn):
+        """An order whose only job says nothing of `declined`: the copy has false there, as nothing else would be."""
+        id_ = with_job(loaded, jobs=[dear(job())])
+        loaded.control.fault(Fault("edit", path=estimate(id_), name="declined", edit="missing", times=None))
+        loaded.sync()
+        settle(loaded)
+        loaded.control.mutate(Mutation("update", "orders", id_, {"paid": 4711}, silent=True))
+        loaded.mend(loaded.scan())
+        assert order(conn, id_)["amount_paid"] == 4711
+
     def test_believes_no_lie_and_repairs_nothing_by_it(self, loaded, conn, lied):
         control, before = loaded.control, contents(conn)
         other = control.ids(shop=EAST)[0]

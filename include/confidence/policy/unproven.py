@@ -1,6 +1,6 @@
 """Rows that nobody could prove."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from include.confidence.account import Account
@@ -24,13 +24,17 @@ class Unproven:
         """Return whether so many unproven rows, of so many in the table, make the scan no evidence."""
         return count > max(self.share * rows, min(self.min_rows, rows / 2))
 
-    def no_evidence(self, accounts: Mapping[str, Account]) -> str:
-        """Say why a scan with these accounts, by table, is no evidence; empty if it is evidence."""
+    def no_evidence(self, accounts: Mapping[str, Account], nested: Collection[str] = ()) -> str:
+        """Say why a scan with these accounts, by table, is no evidence; empty if it is evidence.
+
+        `nested`: the tables of nested rows. All rows of a small one may be in one record, so half of them tell nothing.
+        """
         for table, account in accounts.items():
             if account.wrong_sum:
                 return f"{table}: {account.wrong_sum}. Some rows were not accounted for, so the scan is no evidence"
             # `unseen` follows from the list's total, which may be wrong. It never makes a scan fail.
-            if self.too_many(account.not_proven - account.unseen, account.rows - account.unseen):
+            not_proven, rows = account.not_proven - account.unseen, account.rows - account.unseen
+            if self.too_many(not_proven, rows) and (table not in nested or not_proven > self.min_rows):
                 return (
                     f"{table}: {account.not_proven} of {account.rows} rows could not be proven, too many for the scan"
                     " to be evidence; confidence.unproven names each with the reason"

@@ -83,7 +83,7 @@ def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused
     if listed:
         newer = looked_up[0][key].newer(listed[0][key])
         differing = [*(["its version"] if newer else []), *_differing(extract, listed, looked_up)]
-        if differing and not (newer and _changed_late(extract, looked_up[0][key])):
+        if differing and not (newer and changed_late(extract, looked_up[0][key].moment)):
             raise Disagreement(
                 f"its list and the look at it alone show different content or versions: {', '.join(differing)}"
             )
@@ -102,12 +102,12 @@ def require_agreement(extract: Extract, key: tuple, listed: Readings, *, refused
         raise Disagreement("only one look shows it, with other content than the copy has")
 
 
-def _changed_late(extract: Extract, looked_up: Reading) -> bool:
-    """Return whether the record has changed after its list was read, so that only the look-up can show the change.
+def changed_late(extract: Extract, moment: datetime | None) -> bool:
+    """Return whether a record has changed after its list was read, so that only the look-up can show the change.
 
-    A time of change that is more than a day in the future is wrong, so it says nothing.
+    `moment`: the time of change that the look-up shows. More than a day in the future it is wrong and says nothing.
     """
-    pull, moment = extract.stage.pull, looked_up.moment
+    pull = extract.stage.pull
     if moment is None or moment >= datetime.now(UTC) + timedelta(days=1):
         return False
     return moment > (pull.source_time or pull.started_at)

@@ -344,4 +344,6 @@ class Discovered(Entity):
 def _address_mistake(entity: Entity) -> str:
     if entity.lookup.own and entity.lookup.by != entity.table.key:
         return "a record's own address is made from the table's key"
+    if entity.lookup.own and entity.lookup.paginator:
+        return "a record's own address shows one record: it has no pages"
     return ""

@@ -229,13 +229,22 @@ class Extract:
         refused = any(refused for _, refused in state["counts"])
         return state["partition"] not in open_partitions and state.get("unseen") == 0 and not refused
 
+    def mark_unlisted_page(self) -> None:
+        """Mark the page that is stored next: no list shows its records."""
+        self.stage.save_progress(unlisted_pages=[*self.unlisted_pages, self.stage.pull.pages + 1])
+
+    @property
+    def unlisted_pages(self) -> Sequence[int]:
+        """The numbers of the staged pages whose records no list shows."""
+        return self.progress.get("unlisted_pages", [])
+
     def check_refused(self, *partitions: str, ended: bool = False) -> None:
         """Raise TooManyRefused if so many rows of these partitions were refused that the rest is no evidence.
 
-        `ended`: no more rows of them will come.
+        `ended`: no more rows of them will come. A few nested rows, though all are refused, tell nothing of the records.
         """
         for stage, (read, refused) in zip(self.stages, self.row_counts(*partitions), strict=True):
-            if too_many_refused(read, refused, ended=ended):
+            if too_many_refused(read, refused, ended=ended and stage is self.stage):
                 raise stage.refusal(read, refused)
 
     def require_rows(self) -> None:

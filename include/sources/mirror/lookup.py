@@ -30,7 +30,8 @@ class Look:
     """The result of looking up one tuple of values.
 
     - `rows`: what the source shows. If `unknown` is empty, it shows no other row; `Lookup` says what that proves
-    - `tombstone`: an own address answered without a row: the record is deleted, or the parent has no such rows
+    - `tombstone`: an own address answered without a row: the record is deleted, or the parent has no such rows. Never
+      set for a list with pages: without rows it shows no record at all
     - `unknown`: why the look-up proved nothing; empty if it did
     - `needs_person`: asking again would give the same, until a person acts
     - `no_list`: there is no list at its address. It is unknown, unless the parent is gone too
@@ -313,7 +314,7 @@ def _batch_look(
             raise RefuseData(f"{request} shows an older version of {lookup.inside.table.name} than the copy has")
     except ApiError as error:
         return Look(unknown=str(error))
-    return Look(tuple(rows), tombstone=lookup.own and not rows)
+    return Look(tuple(rows), tombstone=lookup.own and not (rows or lookup.paginator))
 
 
 def _is_outdated(context: MirrorContext, inside: Inside, data: Any) -> bool:

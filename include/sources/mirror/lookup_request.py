@@ -77,8 +77,8 @@ class Lookup:
             raise ValueError(
                 "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven"
             )
-        if self.own and (self.paginator or self.batch > 1):
-            raise ValueError("a record's own address shows one record: it has no pages, and takes one key")
+        if self.own and self.batch > 1:
+            raise ValueError("a record's own address shows one record: it takes one key")
         if self.witness and not (self.witness.own and self.witness.by == self.by):
             raise ValueError("a witness is asked by the same columns, at an own address")
         if self.beside and (self.batch > 1 or self.paginator):

@@ -210,6 +210,7 @@ def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchange
     if listing.named:
         # No list shows these rows, so it is no contradiction if a record is absent.
         complete = dataclasses.replace(complete, absent=())
+        extract.mark_unlisted_page()
     extract.append(complete.page, next_position, complete, number, listing.partition)
     if listing.newest:
         ignored = len(page.rows) - len(rows) - len(complete.delete_events)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psycopg import sql
+
 from include.confidence import unproven
 from include.confidence.account import Account
 from include.confidence.field_figures import FieldFigures, lost_fields
@@ -11,7 +13,7 @@ from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.evidence import account, too_many_unlisted
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.scope import Scope
-from include.sources.mirror.second_look import LookCounts
+from include.sources.mirror.second_look import BUDGET_SPENT, LookCounts
 from include.warehouse import compare
 
 
@@ -45,7 +47,7 @@ def summarize(
         live_rows=sum(each.looked_at for each in accounts.values()),
         examples=_examples(context, extract, figures, fields),
         accounts=accounts,
-        incomplete=_incomplete(extract, accounts, looks, fields),
+        incomplete=_incomplete(context, extract, accounts, looks, fields),
     )
 
 
@@ -117,13 +119,33 @@ def _table_names(extract: Extract) -> list[str]:
     return [stage.table.name for stage in extract.stages]
 
 
-def _incomplete(extract: Extract, accounts: Mapping[str, Account], looks: LookCounts, fields: FieldFigures) -> str:
+def _incomplete(
+    context: MirrorContext, extract: Extract, accounts: Mapping[str, Account], looks: LookCounts, fields: FieldFigures
+) -> str:
     """Return why the scan is no evidence; empty if it is evidence."""
     entity, name = extract.entity, extract.entity.name
     if looks.all_unknown:
         return f"{name}: none of the {looks.asked} requests for a second look got a usable answer"
-    why = entity.unproven.no_evidence(accounts) or too_many_unlisted(extract, accounts[name])
-    return ". ".join([why, *lost_fields(fields.lost)]) if why else ""
+    nested = [part.table.name for part in entity.parts]
+    why = entity.unproven.no_evidence(accounts, nested) or too_many_unlisted(extract, accounts[name])
+    advice = [*lost_fields(fields.lost), *_beyond_budget(context, extract)]
+    return ". ".join([why, *advice]) if why else ""
+
+
+def _beyond_budget(context: MirrorContext, extract: Extract) -> list[str]:
+    """Say what to do about the suspects that the scan had no requests left for, if a sync can look them up.
+
+    No later scan gets further by itself if each finds as many of them.
+    """
+    query = sql.SQL("SELECT count(*) FROM {} WHERE _why = {} AND _operation <> 'delete'")
+    conn, plan = context.conn, extract.stage.plan
+    (count,) = conn.execute(query.format(plan, sql.Literal(BUDGET_SPENT))).fetchone()
+    if not count:
+        return []
+    return [
+        f"{count} of them were not looked up, since {BUDGET_SPENT}: trigger {context.source.name}_sync with mode full,"
+        " which looks up all of them, then clear scan with downstream"
+    ]
 
 
 def _total_plan(counts: Sequence[Mapping[tuple[str, str], int]]) -> Plan:

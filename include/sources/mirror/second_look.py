@@ -18,7 +18,7 @@ from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.lookup_results import LISTED_ONLY
 from include.sources.mirror.planning import replace_record
-from include.sources.mirror.series import is_hidden_series
+from include.sources.mirror.series import is_followed, is_hidden_series
 from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of
 from include.warehouse import compare
 from include.warehouse.sql_fragments import are, identifiers, key_array
@@ -207,6 +207,9 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Map
     rows = {table.key_of(row): row for row in look.rows}
     if look.unknown or (suspect.key not in rows and None in rows):
         _settle_unproven(extract, suspect, look.unknown or "a row without a usable id came in its place")
+        return True
+    if suspect.operation == "delete" and is_followed(extract, suspect.key, look.rows):
+        _settle(extract, suspect, "young")
         return True
     if suspect.key not in rows:
         if hidden := is_hidden_series(extract, suspect.key, rows):

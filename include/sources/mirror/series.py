@@ -1,12 +1,15 @@
 """The series of a history: rows whose keys differ in their version alone, of which a list shows the newest."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from psycopg import sql
 
+from include.sources.mirror.agreement import changed_late
+from include.sources.mirror.changes import Since, Window
 from include.sources.mirror.extract import Extract
+from include.sources.mirror.lookup import Row
 from include.warehouse import row_conditions
-from include.warehouse.sql_fragments import are, same_key
+from include.warehouse.sql_fragments import are, key_array, same_key
 from include.warehouse.table import Table
 
 
@@ -58,6 +61,25 @@ def is_hidden_series(extract: Extract, key: tuple, shown: Collection[tuple]) -> 
     own, *others = (tuple(each[place] for place in places) for each in (key, *shown))
     query = sql.SQL("SELECT FROM {} WHERE {} LIMIT 1").format(extract.stage.sql, are(series, own))
     return own in others and extract.stage.conn.execute(query).fetchone() is None
+
+
+def is_followed(extract: Extract, key: tuple, shown: Iterable[Row]) -> bool:
+    """Return whether a list lacks this row because it has changed, or was followed, after the list was read.
+
+    Then one of the rows that an address shows is of its series, and changed as late. The next sync brings it, if it
+    asks for what changed. Without versions in its key a row is all there is of its series.
+    """
+    table, stage = extract.entity.table, extract.stage
+    if table.moment is None or not isinstance(extract.entity.changes, Since | Window):
+        return False
+    # The list may also have shown it in a form that can't be stored.
+    refused = sql.SQL("SELECT FROM {} WHERE key = {}").format(stage.refused, key_array(key))
+    if stage.conn.execute(refused).rowcount:
+        return False
+    series = _series(table)
+    own = tuple(key[table.key.index(name)] for name in series)
+    of_series = (row for row in shown if table.named(row, series) == own)
+    return any(changed_late(extract, *table.named(row, [table.moment])) for row in of_series)
 
 
 def _series(table: Table) -> tuple[str, ...]:

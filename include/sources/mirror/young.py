@@ -4,7 +4,7 @@ So a list that shows a false time of change would hide any difference, and so do
 time of change. Both are looked up once more.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -17,7 +17,7 @@ from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Row, look_up
 from include.sources.mirror.same_value import is_earlier
 from include.warehouse import sync_log
-from include.warehouse.sql_fragments import among, identifiers
+from include.warehouse.sql_fragments import among, identifiers, same_key
 from include.warehouse.table import Table
 
 # The largest number of requests for one entity. Young rows beyond it stay young.
@@ -32,22 +32,42 @@ def doubt_young(context: MirrorContext, extract: Extract) -> None:
 
     The next sync may not bring a row if its own address shows no change as late as the list does; nor a child whose
     parent has not changed, since syncs read children with their parent. If a look-up has no answer, the row stays
-    young. Rows of lists in brief come from their own address already; rows of a history may have been followed by
-    newer ones.
+    young. Rows of lists in brief come from their own address already: only those that no list shows are not young. Rows
+    of a history may have been followed by newer ones.
     """
     entity = extract.entity
-    if isinstance(entity, Discovered) or entity.history or not entity.table.moment:
+    if entity.history or not entity.table.moment:
         return
-    young = _young_rows(extract)
-    keys = list(
-        _unchanged_parents(context, entity, young) if isinstance(entity, Child) else _early(context, extract, young)
-    )
+    keys = list(_not_brought(context, extract))
     if not keys:
         return
     pairs = [(extract.stage, entity.table.key), *((stage, part.by) for part, stage in extract.parts)]
     for stage, by in pairs:
         query = sql.SQL("UPDATE {} p SET _status = 'candidate' WHERE _status = 'young' AND {}")
         stage.conn.execute(query.format(stage.plan, among(by, keys, "p")))
+
+
+def _not_brought(context: MirrorContext, extract: Extract) -> Iterable[tuple]:
+    """Return the keys of the young rows that the next sync may not bring."""
+    if isinstance(extract.entity, Discovered):
+        return _unlisted(extract)
+    young = _young_rows(extract)
+    if isinstance(extract.entity, Child):
+        return _unchanged_parents(context, extract.entity, young)
+    return _early(context, extract, young)
+
+
+def _unlisted(extract: Extract) -> Sequence[tuple]:
+    """Return the keys of the young rows that no list shows, so that only a scan looks them up."""
+    key = extract.entity.table.key
+    query = sql.SQL("SELECT {} FROM {} p JOIN {} s ON {} WHERE p._status = 'young' AND s._page = ANY ({})").format(
+        identifiers(key, "p"),
+        extract.stage.plan,
+        extract.stage.sql,
+        same_key(key, "p", "s"),
+        sql.Literal(list(extract.unlisted_pages)),
+    )
+    return extract.stage.conn.execute(query).fetchall()
 
 
 def _young_rows(extract: Extract) -> Young:

@@ -6,15 +6,15 @@ shows tombstones: `is_deleted` is the vendor's mark, `deleted_at` is ours. An ar
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from include.api.errors import RefuseData
 from include.api.list_answers import optional_rows
-from include.api.paginators import Cursor
-from include.api.request import Request
+from include.api.paginators import FRESH, Crawl, Cursor, Page, Position
+from include.api.request import Answer, Request
 from include.confidence.policy import Trend
 from include.sources.base import NOTHING, LeftOut
 from include.sources.mirror.changes import FullList, Since, Window
@@ -26,7 +26,7 @@ from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.sources.mirror.validate import with_invariants
 from include.sources.square import tables
-from include.sources.square.answers import Check, all_are, all_of, counts_of, has, lines_of, some, whole
+from include.sources.square.answers import Check, all_are, all_of, has, lines_of, some
 from include.sources.square.checks import CHECKS
 from include.sources.square.derived import DERIVED
 from include.warehouse.table import Table, add
@@ -116,6 +116,26 @@ def _vendor_infos(variation: Record) -> list[Record]:
 
 
 COUNTS = Cursor(rows="counts", in_body=True, optional=True)
+
+
+@dataclass(frozen=True)
+class CountsLikeListed(Cursor):
+    """The pages of an address that shows all counts of a variation, without those that the lists leave out.
+
+    The lists leave out counts that Square estimates from components, and the counts in other states than `states` if
+    it names any.
+    """
+
+    states: Sequence[str] = ()
+
+    def read(self, answer: Answer, position: Position, crawl: Crawl = FRESH) -> Page:
+        page = super().read(answer, position, crawl)
+        return replace(page, rows=[count for count in page.rows if self._is_listed(count)])
+
+    def _is_listed(self, count: Record) -> bool:
+        return not count.get("is_estimated") and (not self.states or count.get("state") in self.states)
+
+
 ESTIMATED = {"counts that are estimated from components": "they follow from the counts of the components"}
 
 
@@ -123,9 +143,6 @@ def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Listed
     """Return the entity for counts in these states, in all states if none are named."""
     path, body = "/v2/inventory/counts/batch-retrieve", {"limit": 1000, **({"states": states} if states else {})}
     in_states = all_are("counts", "state", states) if states else None
-
-    def of_variation(inventory: Record, variation: Record | None) -> list[Record]:
-        return [count for count in counts_of(inventory, variation) if not states or count.get("state") in states]
 
     return Listed(
         table=table,
@@ -140,9 +157,9 @@ def _counts(table: Table, by: str, states: Sequence[str], **more: Any) -> Listed
             paginator=COUNTS,
             witness=Lookup(
                 by=(by,),
-                request=lambda id_: Request(f"/v2/inventory/{quote(id_, safe='')}", check=whole),
-                beside=(CATALOG_OBJECT.request,),
-                rows=of_variation,
+                request=lambda id_: Request(f"/v2/inventory/{quote(id_, safe='')}"),
+                rows=lambda data: optional_rows(data, "counts", ["cursor"]),
+                paginator=CountsLikeListed(rows="counts", optional=True, states=tuple(states)),
             ),
         ),
         changes=Since("updated_after", in_body=True),

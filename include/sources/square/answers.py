@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from include.api.errors import RefuseData
-from include.api.list_answers import optional_rows
 
 Check = Callable[[Any], None]
 Record = Mapping[str, Any]
@@ -47,12 +46,6 @@ def has(field: str) -> Check:
     return check
 
 
-def whole(data: Any) -> None:
-    """Raise RefuseData if another page follows the answer."""
-    if isinstance(data, dict) and data.get("cursor"):
-        raise RefuseData("it shows a page where everything was asked for")
-
-
 def some(rows: str) -> Check:
     """Return the check that the list is not empty. Every seller has rows in such a list."""
 
@@ -77,20 +70,6 @@ def lines_of(order: Record) -> Any:
     if abs(rest) > abs(_cents(order.get("rounding_adjustment") or {}, "amount_money")):
         raise RefuseData("the order has no line items, though its total says that it has")
     return rows
-
-
-def counts_of(inventory: Record, variation: Record | None) -> list[Record]:
-    """Return the counts in the answer about a variation's inventory. `variation` is the answer about the variation.
-
-    `variation` is None if it does not exist. Raises RefuseData if a variation that exists has no count at all: a
-    missing count is proven only by other counts in the answer. Counts that Square estimates from components are left
-    out, as in its lists.
-    """
-    counts = optional_rows(inventory, "counts", ["cursor"])
-    gone = variation is None or variation["object"].get("is_deleted")
-    if not counts and not gone:
-        raise RefuseData("it shows no count at all of a variation that is there, which proves nothing")
-    return [count for count in counts if not count.get("is_estimated")]
 
 
 def _rows(data: Any, name: str) -> list[Record]:
