@@ -17,7 +17,7 @@ from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
 from include.warehouse.pull import Pull, PullError, TooManyRefused, read_pull
-from include.warehouse.sql_fragments import among, identifiers, key_array, same_key
+from include.warehouse.sql_fragments import among, identifiers, key_array, same_key, written_once
 from include.warehouse.staging_tables import StagingTables
 from include.warehouse.table import RowRefused, Table
 
@@ -80,8 +80,12 @@ class Stage:
         return self.pull.pages > 0
 
     def append(self, page: Iterable[Mapping[str, Any]], **how: Any) -> None:
-        """`store` a page with the same arguments; then raise TooManyRefused if the pull has refused too many rows."""
-        self.store(page, **how)
+        """`store` a page with the same arguments; then raise TooManyRefused if the pull has refused too many rows.
+
+        Postgres does not wait for the disk here, as the transaction writes to unlogged tables only.
+        """
+        with self.conn.transaction():
+            self.store(page, **how)
         if self.pull.too_many_refused:
             raise self.refusal(self.pull.rows_read, self.pull.rows_refused)
 
@@ -94,7 +98,9 @@ class Stage:
         places: Iterable[int] | None = None,
         refuse: Mapping[int, str] | None = None,
     ) -> None:
-        """Store a page's rows and the position of the next page, both or neither.
+        """Store a page's rows and the position of the next page.
+
+        Call it in a transaction, so that both are stored or neither.
 
         - `next_position`: None ends the pull
         - `page_info`: any of `source_time` (the earliest is kept), `total_entries` (that of the first page) and
@@ -102,24 +108,22 @@ class Stage:
         - `places`: each row's place on the page, if several rows share one; by default 0, 1, 2, ...
         - `refuse`: reasons by place; the rows there are refused instead of stored
 
-        Raises PullError if another attempt has taken the pull over. Postgres does not wait for the disk here, as the
-        transaction writes to unlogged tables only.
+        Raises PullError if another attempt has taken the pull over.
         """
         number = self.pull.pages + 1
         rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
-        with self.conn.transaction():
-            self._update_pull(
-                position=next_position,
-                complete=next_position is None,
-                pages=number,
-                rows_read=self.pull.rows_read + read,
-                rows_refused=self.pull.rows_refused + len(refused),
-                source_time=min(filter(None, (self.pull.source_time, page_info.get("source_time"))), default=None),
-                total_entries=page_info.get("total_entries") if number == 1 else self.pull.total_entries,
-                total_pages=page_info.get("total_pages") or self.pull.total_pages,
-            )
-            self._copy(rows, number)
-            self._quarantine(refused, number)
+        self._update_pull(
+            position=next_position,
+            complete=next_position is None,
+            pages=number,
+            rows_read=self.pull.rows_read + read,
+            rows_refused=self.pull.rows_refused + len(refused),
+            source_time=min(filter(None, (self.pull.source_time, page_info.get("source_time"))), default=None),
+            total_entries=page_info.get("total_entries") if number == 1 else self.pull.total_entries,
+            total_pages=page_info.get("total_pages") or self.pull.total_pages,
+        )
+        self._copy(rows, number)
+        self._quarantine(refused, number)
 
     def refusal(self, read: int, refused: int) -> TooManyRefused:
         """Return the error to raise if `refused` of `read` rows are too many."""
@@ -158,6 +162,10 @@ class Stage:
     def finish(self) -> None:
         """Mark the pull as complete, wherever it is. Raises PullError as `store` does."""
         self._update_pull(position=None, complete=True)
+
+    def empty_plan(self) -> None:
+        """Delete the rows of the plan."""
+        self._tables.empty_plan(self.conn)
 
     def remember_refused(self, refused: list[tuple[list, bool, str]]) -> None:
         """Keep which rows could not be read or stored, as (key, usable, reason).
@@ -245,15 +253,11 @@ class Stage:
 
         Raises PullError if another attempt has taken the pull over, or it is gone.
         """
-        add = sql.SQL("{0} = {0} || %s")
-        assignments = sql.SQL(", ").join(
-            (add if name == "progress" else sql.SQL("{} = %s")).format(sql.Identifier(name)) for name in changes
-        )
         values = [Jsonb(v, _json) if name in ("position", "progress") else v for name, v in changes.items()]
         moved = self.conn.execute(
             sql.SQL(
                 "UPDATE staging.pull SET {}, updated_at = clock_timestamp() WHERE pull = %s AND attempt = %s"
-            ).format(assignments),
+            ).format(_assignments(tuple(changes))),
             [*values, self.pull.pull, self.pull.attempt],
         )
         if moved.rowcount != 1:
@@ -276,6 +280,15 @@ class Stage:
             [pull.pull, pull.source, pull.entity, pull.purpose, pull.ticket, pull.attempt],
         ).fetchone()
         self.pull = replace(pull, started_at=started_at)
+
+
+@written_once
+def _assignments(names: tuple[str, ...]) -> sql.Composed:
+    """Return the SQL that sets these columns of a pull; `progress` is added to what it holds."""
+    add = sql.SQL("{0} = {0} || %s")
+    return sql.SQL(", ").join(
+        (add if name == "progress" else sql.SQL("{} = %s")).format(sql.Identifier(name)) for name in names
+    )
 
 
 def _take_turn(conn: Connection, name: str) -> None:
