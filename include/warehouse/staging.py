@@ -272,8 +272,9 @@ class Stage:
     def _begin(self) -> None:
         """Create the pull with empty tables."""
         conn, pull = self.conn, self.pull
-        self._tables.make_empty(conn, self.table)
+        # This waits for an earlier attempt that is storing a page. It can store nothing afterwards.
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
+        self._tables.make_empty(conn, self.table)
         (started_at,) = conn.execute(
             "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt) VALUES (%s, %s, %s, %s, %s, %s)"
             " RETURNING started_at",
