@@ -5,7 +5,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from itertools import product
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -23,6 +25,7 @@ from include.sources.mirror.source import Mirror
 from include.warehouse import roles
 from include.warehouse.migrate import migrate
 from include.warehouse.staging import Stage
+from include.warehouse.table import Table
 from stack.postgres import Postgres, Server
 from stack.settings import SIMULATORS
 from tests.folders import quick_folder
@@ -150,17 +153,44 @@ def as_role(role: str | None, url: str, postgres: Server) -> str:
     return postgres.url(urlsplit(url).path[1:], role)
 
 
-def with_staging_tables(postgres: Server, migrated: str) -> Iterator[str]:
-    """The name of a template that has the staging tables of all mirrors too: to create them takes most of a sync."""
+def with_staging_tables(
+    postgres: Server, migrated: str, source: str, pulls: Iterable[tuple[Table, str]]
+) -> Iterator[str]:
+    """The name of a template that has the staging tables of a source's `pulls` too, each a table and a purpose."""
     name = f"template_{uuid4().hex}"
     make_copy(postgres, name, migrated)
     with psycopg.connect(postgres.url(name, roles.TASKS), autocommit=True) as conn:
-        mirrors = [source for source in map(get_source, REGISTRY) if isinstance(source, Mirror)]
-        for source, purpose in product(mirrors, ("sync", "scan")):
-            for table in (table for entity in source.entities for table in entity.tables):
-                Stage.open(conn, table, source.name, purpose, "tests").drop()
+        for table, purpose in pulls:
+            Stage.open(conn, table, source, purpose, "tests").drop()
     yield name
     postgres.drop_database(name)
+
+
+def pulls_of(mirror: Mirror) -> Iterator[tuple[Table, str]]:
+    """The pulls that each sync and each scan of a mirror makes."""
+    yield from product((table for entity in mirror.entities for table in entity.tables), ("sync", "scan"))
+    yield from ((derived.table, "derive") for derived in mirror.derived)
+    needed = {need.entity for entity in mirror.entities for need in entity.needs}
+    yield from ((entity.table, "need") for entity in mirror.entities if entity.name in needed)
+
+
+@pytest.fixture(scope="session")
+def staged(postgres: Server, migrated: str) -> Iterator[Callable[[str], str]]:
+    """Gives the template with a mirror's staging tables, made when it is first asked for; of another source `migrated`.
+
+    To create these tables takes most of a sync; to copy those of all mirrors takes as long as all else in the template.
+    """
+    with ExitStack() as templates:
+
+        @cache
+        def template(source: str) -> str:
+            mirror = get_source(source)
+            if not isinstance(mirror, Mirror):
+                return migrated
+            made = contextmanager(with_staging_tables)(postgres, migrated, source, pulls_of(mirror))
+            return templates.enter_context(made)
+
+        yield template
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from include.simulators.storage import application
 from include.sources.answer_census import AnswerCensus
 from include.sources.storage import SOURCE
 from include.sources.storage.check import StorageContext
+from include.sources.storage.images import IMAGES, OBJECTS
 from include.warehouse import fence, roles
 from stack.postgres import Server
 
@@ -35,6 +37,13 @@ PARAMS: dict[str, Any] = {
     "heal": False,
     "reset_watermark": False,
 }
+
+# The pulls that syncs, scans and repairs make, each a table and a purpose.
+LOOKS = ("", "_again", "_third", "_fourth", "_proof_list", "_proof_head")
+PULLS = [
+    *product([IMAGES], ("sync", "scan")),
+    *product([OBJECTS], (purpose + look for purpose in ("sync", "scan") for look in LOOKS)),
+]
 
 
 def client(store: simulator.Store, **config: Any) -> Any:

@@ -61,10 +61,11 @@ def save_census(
             "seen": [each.seen for each in fields],
         },
     )
-    others = [path for path in known if path != RECORD and path not in counted.fields]
-    reasons_of_others = [(reasons or {}).get(path, "") for path in others]
-    conn.execute(RESTATE, [others, [str(states[path]) for path in others], reasons_of_others, source, entity])
-    conn.execute(VANISH, [source, entity, list(vanished)])
+    if others := [path for path in known if path != RECORD and path not in counted.fields]:
+        reasons_of_others = [(reasons or {}).get(path, "") for path in others]
+        conn.execute(RESTATE, [others, [str(states[path]) for path in others], reasons_of_others, source, entity])
+    if vanished:
+        conn.execute(VANISH, [source, entity, list(vanished)])
     if counted.maps:
         conn.execute(FORGET, [source, entity, [f"{path}." for path in counted.maps]])
 

@@ -34,7 +34,7 @@ def places_of(path: str) -> list[str]:
 
 def lies_in(path: str, outer: str) -> bool:
     """Return whether the path leads to the field `outer`, or into it."""
-    return path == outer or path.startswith((f"{outer}.", f"{outer}[]"))
+    return path == outer or (path.startswith(outer) and path.startswith((".", "[]"), len(outer)))
 
 
 def within(value: Any, path: list[str]) -> Any:

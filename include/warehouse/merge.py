@@ -43,14 +43,16 @@ def apply_plan(conn: Connection, table: Table, plan: sql.Identifier, sync_id: in
         "name": sql.Literal(table.full_name),
         "sync_id": sql.Literal(sync_id),
     }
-    planned = _count(conn, "SELECT count(*) FROM {plan} WHERE _status = 'confirmed'", parts)
-    inserted = _count(conn, INSERT, parts)
-    revived = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'insert' AND p._seen_hash IS NOT NULL")})
-    updated = _count(conn, UPDATE, parts | {"which": sql.SQL("p._operation = 'update'")})
-    deleted = _count(conn, DELETE, parts)
+    planned = conn.execute(sql.SQL(PLANNED).format(plan=plan)).fetchone()
+    inserts, revivals, updates, deletes = planned
+    inserted = _write(conn, inserts, INSERT, parts)
+    revived = _write(conn, revivals, UPDATE, parts | {"which": sql.SQL(REVIVAL)})
+    updated = _write(conn, updates, UPDATE, parts | {"which": sql.SQL("p._operation = 'update'")})
+    deleted = _write(conn, deletes, DELETE, parts)
     written = inserted + revived + updated + deleted
-    _renew_statistics(conn, table, written)
-    return Merged(inserted + revived, updated, deleted, planned - written)
+    if written:
+        _renew_statistics(conn, table, written)
+    return Merged(inserted + revived, updated, deleted, sum(planned) - written)
 
 
 def _new_values(table: Table) -> sql.Composable:
@@ -62,6 +64,16 @@ def _new_values(table: Table) -> sql.Composable:
     ]
     return sql.SQL(", ").join(values)
 
+
+# How many confirmed changes the plan has: inserts, rows that come back over their tombstones, updates, deletes.
+PLANNED = """
+SELECT count(*) FILTER (WHERE _operation = 'insert' AND _seen_hash IS NULL),
+  count(*) FILTER (WHERE _operation = 'insert' AND _seen_hash IS NOT NULL),
+  count(*) FILTER (WHERE _operation = 'update'), count(*) FILTER (WHERE _operation = 'delete')
+FROM {plan} WHERE _status = 'confirmed'
+"""
+
+REVIVAL = "p._operation = 'insert' AND p._seen_hash IS NOT NULL"
 
 INSERT = """
 WITH new AS (
@@ -112,8 +124,9 @@ SELECT count(*) FROM new
 """
 
 
-def _count(conn: Connection, query: str, parts: dict[str, sql.Composable]) -> int:
-    return conn.execute(sql.SQL(query).format(**parts)).fetchone()[0]
+def _write(conn: Connection, planned: int, query: str, parts: dict[str, sql.Composable]) -> int:
+    """Make the changes of one kind and return how many were made. Postgres is not asked if none is `planned`."""
+    return conn.execute(sql.SQL(query).format(**parts)).fetchone()[0] if planned else 0
 
 
 def _renew_statistics(conn: Connection, table: Table, written: int) -> None:

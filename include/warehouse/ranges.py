@@ -105,7 +105,8 @@ class Ranges:
 
         Raises RangeLost if the claim no longer holds.
         """
-        self._stage.store_where(page, lambda read, refused: self._move(claimed, position, read, refused))
+        with self._conn.transaction():
+            self._stage.store_where(page, lambda read, refused: self._move(claimed, position, read, refused))
 
     def progress(self) -> Progress:
         """Return how far all readers together have come."""

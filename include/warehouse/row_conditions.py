@@ -8,11 +8,13 @@ from datetime import datetime
 from psycopg import sql
 
 from include.warehouse.readers import instant, structure, unix_time
+from include.warehouse.sql_fragments import written_once
 from include.warehouse.table import EXTRA, Table
 
 TOMORROW = sql.SQL("clock_timestamp() + interval '1 day'")
 
 
+@written_once
 def alive(key: tuple[str, ...]) -> sql.Composed:
     """Return the SQL condition that the copy has the row `t`, and not as a tombstone."""
     return sql.SQL("(t.{} IS NOT NULL AND t.deleted_at IS NULL)").format(sql.Identifier(key[0]))
@@ -28,6 +30,7 @@ def young(moment: str | None, after: datetime | sql.Composable | None) -> sql.Co
     )
 
 
+@written_once
 def is_ahead(table: Table, qualifier: str) -> sql.Composable:
     """Return the SQL condition that the row's time of change is more than a day in the future.
 
@@ -42,6 +45,7 @@ def is_ahead(table: Table, qualifier: str) -> sql.Composable:
     return sql.SQL("coalesce({}, false)").format(sql.SQL(" OR ").join([*conditions, sql.SQL("false")]))
 
 
+@written_once
 def newer(table: Table, row: str, other: str) -> sql.Composable:
     """Return the SQL condition that the row with the alias `row` has a newer version than the row `other`.
 
@@ -59,6 +63,7 @@ def version_columns(table: Table) -> list[str]:
     return [name for name in (table.version, table.changed) if name]
 
 
+@written_once
 def poorer(table: Table) -> sql.Composable:
     """Return the SQL condition that the staged record `s` leaves out a column in which the copy's row `t` has a value.
 
@@ -74,6 +79,7 @@ def poorer(table: Table) -> sql.Composable:
     return sql.SQL("(s._lacks IS NOT NULL AND ({}))").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
 
 
+@written_once
 def due(table: Table, source: str) -> sql.Composable:
     """Return the SQL condition that the two rows differ only by what was not kept yet when the copy's row was written.
 
@@ -96,6 +102,7 @@ def _gained_column(table: Table, name: str) -> sql.Composed:
     )
 
 
+@written_once
 def lost_nothing(table: Table) -> sql.Composable:
     """Return the SQL condition that the staged row `s` has all that the copy's row `t` has, or more fields."""
     objects = {EXTRA, *(column.name for column in table.columns if column.read is structure)}
@@ -108,6 +115,7 @@ def lost_nothing(table: Table) -> sql.Composable:
     return sql.SQL("({})").format(sql.SQL(" AND ").join([*kept, sql.SQL("true")]))
 
 
+@written_once
 def lost_value(table: Table) -> sql.Composable:
     """Return the SQL condition that the staged row `s` is null in a column in which the copy's row `t` has a value.
 
@@ -121,6 +129,7 @@ def lost_value(table: Table) -> sql.Composable:
     return sql.SQL("({})").format(sql.SQL(" OR ").join([*lost, sql.SQL("false")]))
 
 
+@written_once
 def newly_deleted(table: Table) -> sql.Composable:
     """Return the SQL condition that the staged row `s` says that it is deleted, and the copy's row `t` does not."""
     if table.tombstone is None:

@@ -17,7 +17,7 @@ from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
 from include.warehouse.pull import Pull, PullError, TooManyRefused, read_pull
-from include.warehouse.sql_fragments import among, identifiers, key_array, same_key
+from include.warehouse.sql_fragments import among, identifiers, key_array, same_key, written_once
 from include.warehouse.staging_tables import StagingTables
 from include.warehouse.table import RowRefused, Table
 
@@ -89,8 +89,12 @@ class Stage:
         return self.pull.pages > 0
 
     def append(self, page: Iterable[Mapping[str, Any]], **how: Any) -> None:
-        """`store` a page with the same arguments; then raise TooManyRefused if the pull has refused too many rows."""
-        self.store(page, **how)
+        """`store` a page with the same arguments; then raise TooManyRefused if the pull has refused too many rows.
+
+        Postgres does not wait for the disk here, as the transaction writes to unlogged tables only.
+        """
+        with self.conn.transaction():
+            self.store(page, **how)
         if self.pull.too_many_refused:
             raise self.refusal(self.pull.rows_read, self.pull.rows_refused)
 
@@ -103,7 +107,9 @@ class Stage:
         places: Iterable[int] | None = None,
         refuse: Mapping[int, str] | None = None,
     ) -> None:
-        """Store a page's rows and the position of the next page, both or neither.
+        """Store a page's rows and the position of the next page.
+
+        Call it in a transaction, so that both are stored or neither.
 
         - `next_position`: None ends the pull
         - `page_info`: any of `source_time` (the earliest is kept), `total_entries` (that of the first page) and
@@ -111,8 +117,7 @@ class Stage:
         - `places`: each row's place on the page, if several rows share one; by default 0, 1, 2, ...
         - `refuse`: reasons by place; the rows there are refused instead of stored
 
-        Raises PullError if another attempt has taken the pull over. Postgres does not wait for the disk here, as the
-        transaction writes to unlogged tables only.
+        Raises PullError if another attempt has taken the pull over.
         """
 
         def move(read: int, refused: int) -> int:
@@ -139,16 +144,15 @@ class Stage:
         places: Iterable[int] | None = None,
         refuse: Mapping[int, str] | None = None,
     ) -> None:
-        """Store a page's rows in one transaction with `move`, which moves the position or raises.
+        """Store a page's rows after `move`, which moves the position or raises.
 
-        `move` gets how many rows were read and how many of them are refused, and returns the number of the page. The
-        rest is as in `store`.
+        Call it in a transaction. `move` gets how many rows were read and how many of them are refused, and returns the
+        number of the page. The rest is as in `store`.
         """
         rows, refused, read = self._read_rows(page, count() if places is None else places, refuse or {})
-        with self.conn.transaction():
-            number = move(read, len(refused))
-            self._copy(rows, number)
-            self._quarantine(refused, number)
+        number = move(read, len(refused))
+        self._copy(rows, number)
+        self._quarantine(refused, number)
 
     def refusal(self, read: int, refused: int) -> TooManyRefused:
         """Return the error to raise if `refused` of `read` rows are too many."""
@@ -196,6 +200,10 @@ class Stage:
         self._update_pull(complete=complete, pages=pages, rows_read=rows_read, rows_refused=rows_refused)
         if self.pull.too_many_refused:
             raise self.refusal(rows_read, rows_refused)
+
+    def empty_plan(self) -> None:
+        """Delete the rows of the plan."""
+        self._tables.empty_plan(self.conn)
 
     def remember_refused(self, refused: list[tuple[list, bool, str]]) -> None:
         """Keep which rows could not be read or stored, as (key, usable, reason).
@@ -283,15 +291,11 @@ class Stage:
 
         Raises PullError if another attempt has taken the pull over, or it is gone.
         """
-        add = sql.SQL("{0} = {0} || %s")
-        assignments = sql.SQL(", ").join(
-            (add if name == "progress" else sql.SQL("{} = %s")).format(sql.Identifier(name)) for name in changes
-        )
         values = [Jsonb(v, _json) if name in ("position", "progress") else v for name, v in changes.items()]
         moved = self.conn.execute(
             sql.SQL(
                 "UPDATE staging.pull SET {}, updated_at = clock_timestamp() WHERE pull = %s AND attempt = %s"
-            ).format(assignments),
+            ).format(_assignments(tuple(changes))),
             [*values, self.pull.pull, self.pull.attempt],
         )
         if moved.rowcount != 1:
@@ -306,7 +310,7 @@ class Stage:
     def _begin(self) -> None:
         """Create the pull with empty tables."""
         conn, pull = self.conn, self.pull
-        # The pull first: whoever stores a page locks its range before the tables.
+        # First the pull: this waits for whoever stores a page, and who comes later can store nothing more.
         conn.execute("DELETE FROM staging.pull WHERE pull = %s", [pull.pull])
         self._tables.make_empty(conn, self.table)
         (started_at,) = conn.execute(
@@ -315,6 +319,15 @@ class Stage:
             [pull.pull, pull.source, pull.entity, pull.purpose, pull.ticket, pull.attempt],
         ).fetchone()
         self.pull = replace(pull, started_at=started_at)
+
+
+@written_once
+def _assignments(names: tuple[str, ...]) -> sql.Composed:
+    """Return the SQL that sets these columns of a pull; `progress` is added to what it holds."""
+    add = sql.SQL("{0} = {0} || %s")
+    return sql.SQL(", ").join(
+        (add if name == "progress" else sql.SQL("{} = %s")).format(sql.Identifier(name)) for name in names
+    )
 
 
 def _take_turn(conn: Connection, name: str) -> None:

@@ -6,6 +6,7 @@ They have the columns of the mirrored table and some more. If the mirrored table
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from psycopg import Connection, sql
 
@@ -38,7 +39,7 @@ class StagingTables:
             _empty(conn, self.stage, self.plan, self.refused)
             return
         self.drop(conn)
-        for statement in self._statements(table):
+        for statement in _statements(self, table):
             conn.execute(statement)
         made_for = sql.Literal(self._made_for(conn, table))
         conn.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(self.plan, made_for))
@@ -52,35 +53,38 @@ class StagingTables:
         """Delete the staged and the refused rows. The plan stays."""
         _empty(conn, self.stage, self.refused)
 
+    def empty_plan(self, conn: Connection) -> None:
+        _empty(conn, self.plan)
+
     def drop(self, conn: Connection) -> None:
         tables = sql.SQL(", ").join([self.stage, self.plan, self.refused])
         conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(tables))
 
-    def _statements(self, table: Table) -> list[sql.Composed]:
-        """Return the statements that create the tables."""
-        names: Mapping[str, sql.Composable] = {
-            "stage": self.stage,
-            "plan": self.plan,
-            "refused": self.refused,
-            "table": table.sql,
-            "key": identifiers(table.key),
-        }
-        return [sql.SQL(each).format(**names) for each in CREATE]
-
     def _made_for(self, conn: Connection, table: Table) -> str:
         """Return a hash of what the tables depend on: the statements that create them, and the mirrored columns."""
         columns = conn.execute(COLUMNS, [table.sql.as_string()]).fetchall()
-        text = "".join([*(each.as_string() for each in self._statements(table)), *map(str, columns)])
+        text = "".join([*_statements(self, table), *map(str, columns)])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _has_rows(conn: Connection, table: sql.Identifier) -> bool:
-    return conn.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(table)).fetchone() is not None
+@cache
+def _statements(tables: StagingTables, table: Table) -> list[str]:
+    """Return the statements that create the tables."""
+    names: Mapping[str, sql.Composable] = {
+        "stage": tables.stage,
+        "plan": tables.plan,
+        "refused": tables.refused,
+        "table": table.sql,
+        "key": identifiers(table.key),
+    }
+    return [sql.SQL(each).format(**names).as_string() for each in CREATE]
 
 
 def _empty(conn: Connection, *tables: sql.Identifier) -> None:
     # To find a table empty is much cheaper than to truncate it.
-    full = [table for table in tables if _has_rows(conn, table)]
+    queries = [sql.SQL("EXISTS (SELECT FROM {})").format(table) for table in tables]
+    has_rows = conn.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(queries))).fetchone()
+    full = [table for table, found in zip(tables, has_rows, strict=True) if found]
     if full:
         conn.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(full)))
 

@@ -49,17 +49,17 @@ class Column:
     uses: tuple[str, ...] | None = None
     added_later: bool = False
 
-    @property
+    @cached_property
     def path(self) -> list[str]:
         """The names that lead to the value in a record."""
         return split(self.field or self.name)
 
-    @property
+    @cached_property
     def dotted_path(self) -> str:
         """The same path as one text, such as `price.amount`."""
         return reduce(join, self.path, "")
 
-    @property
+    @cached_property
     def reads(self) -> list[str]:
         """The paths, with dots, of the fields of which nothing is left for `extra`."""
         path = self.dotted_path
@@ -88,7 +88,7 @@ class Table:
 
     schema: str
     name: str
-    columns: tuple[Column, ...]
+    columns: tuple[Column, ...] = dataclasses.field(hash=False)
     key: tuple[str, ...] = ("id",)
     version: str | None = "updated_at"
     changed: str | None = None

@@ -16,7 +16,7 @@ from include.warehouse import roles
 from stack.new_source import refusal
 from stack.postgres import Server
 from stack.settings import REPOSITORY
-from tests.conftest import copy_of, with_staging_tables
+from tests.conftest import copy_of
 from tests.contract.account import Account, Run
 
 
@@ -32,19 +32,13 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture(scope="session")
-def migrated(postgres: Server, migrated: str) -> Iterator[str]:
-    """The template of these tests' warehouses."""
-    yield from with_staging_tables(postgres, migrated)
-
-
-@pytest.fixture(scope="session")
-def first_sync(postgres: Server, migrated: str) -> Iterator[Callable[[str], str]]:
+def first_sync(postgres: Server, staged: Callable[[str], str]) -> Iterator[Callable[[str], str]]:
     """Gives a mirror's first sync: the name of a template, made when a source is first asked for."""
     with ExitStack() as templates:
 
         @cache
         def synced(source: str) -> str:
-            url = templates.enter_context(contextmanager(copy_of)(postgres, migrated, roles.TASKS))
+            url = templates.enter_context(contextmanager(copy_of)(postgres, staged(source), roles.TASKS))
             opened = import_module(f"tests.contract.{source}").opened
             with opened(url) as account, psycopg.connect(url, autocommit=True) as conn:
                 Run(account, conn, run_of(source)).sync()
@@ -60,11 +54,14 @@ def synced_before(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def warehouse(request: pytest.FixtureRequest, postgres: Server, migrated: str, synced_before: bool) -> Iterator[str]:
+def warehouse(
+    request: pytest.FixtureRequest, postgres: Server, migrated: str, staged: Callable[[str], str], synced_before: bool
+) -> Iterator[str]:
     """The libpq URL of a warehouse of its own for each test, for the role that tasks have."""
     template = migrated
-    if synced_before:
-        template = request.getfixturevalue("first_sync")(request.getfixturevalue("source"))
+    if "source" in request.fixturenames:
+        templates = request.getfixturevalue("first_sync") if synced_before else staged
+        template = templates(request.getfixturevalue("source"))
     yield from copy_of(postgres, template, roles.TASKS)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from include.sources.mirror.sync import sync_entities
-from tests.contract.conftest import account, filled, first_sync, migrated, run, synced_before, warehouse
+from tests.contract.conftest import account, filled, first_sync, run, synced_before, warehouse
 from tests.notifications import Service
 from tests.plugins.conftest import airflow, asked, connected, control, opened, people
 
@@ -17,7 +17,6 @@ __all__ = [
     "control",
     "filled",
     "first_sync",
-    "migrated",
     "opened",
     "people",
     "run",

@@ -43,7 +43,7 @@ from stack.postgres import Server
 from stack.roles import APPLICATION
 from tests import photos
 from tests.confidence.builders import summary
-from tests.conftest import as_role, copy_of, make_copy, with_staging_tables
+from tests.conftest import as_role, copy_of, make_copy
 from tests.images import Images
 from tests.plugins.airflow_api import AirflowServer
 
@@ -119,15 +119,15 @@ def connection_to(account: simulator.Simulator) -> str:
 
 
 @pytest.fixture(scope="session")
-def first_sync(postgres: Server, migrated: str) -> Iterator[str]:
+def first_sync(postgres: Server, staged: Callable[[str], str]) -> Iterator[str]:
     """The name of a warehouse with the first sync of a small account, the template of others."""
-    for name in with_staging_tables(postgres, migrated):
+    for url in copy_of(postgres, staged(SOURCE), roles.TASKS):
         with simulator.running(ACCOUNT) as account, pytest.MonkeyPatch.context() as environment:
-            environment.setenv("AIRFLOW_CONN_WAREHOUSE", postgres.url(name, roles.TASKS))
+            environment.setenv("AIRFLOW_CONN_WAREHOUSE", url)
             environment.setenv(f"AIRFLOW_CONN_{SOURCE.upper()}", connection_to(account))
             with source_hook.opened(SOURCE, "test/1") as context:
                 sync_entities(context)
-        yield name
+        yield urlsplit(url).path[1:]
 
 
 @pytest.fixture

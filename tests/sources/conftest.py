@@ -52,12 +52,6 @@ class Shop:
         return self.simulator.control
 
 
-@pytest.fixture(scope="session")
-def migrated(postgres: Server, migrated: str) -> Iterator[str]:
-    """The template of these tests' warehouses."""
-    yield from with_staging_tables(postgres, migrated)
-
-
 @contextmanager
 def opened_shop(conn: psycopg.Connection, **fields: object) -> Iterator[Shop]:
     """A shop of the given Config; without a rate limit unless `fields` set one."""
@@ -82,9 +76,9 @@ def shop(open_shop: Callable[..., Shop]) -> Shop:
 
 
 @pytest.fixture(scope="session")
-def first_sync(postgres: Server, migrated: str) -> Iterator[str]:
+def first_sync(postgres: Server, staged: Callable[[str], str]) -> Iterator[str]:
     """The name of a database with the first sync of a small account, the template of others."""
-    for url in copy_of(postgres, migrated, roles.TASKS):
+    for url in copy_of(postgres, staged(SOURCE.name), roles.TASKS):
         with psycopg.connect(url, autocommit=True) as conn, opened_shop(conn, **SIZES) as shop:
             sync_entities(shop.context)
         yield conninfo_to_dict(url)["dbname"]
@@ -107,6 +101,12 @@ def application(postgres: Server) -> Iterator[tuple[str, list[str]]]:
     name = f"template_{uuid4().hex}"
     yield name, photo_accounts.database(postgres, name, 120)
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def with_storage_tables(postgres: Server, migrated: str) -> Iterator[str]:
+    """The name of a template with the staging tables of storage's checks."""
+    yield from with_staging_tables(postgres, migrated, "storage", photo_accounts.PULLS)
 
 
 @pytest.fixture(scope="session")
@@ -162,23 +162,29 @@ def either_way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def first_load(postgres: Server, migrated: str) -> Iterator[str]:
+def first_load(postgres: Server, staged: Callable[[str], str]) -> Iterator[str]:
     """The name of a database with the mirror of the shops as they are at the start."""
-    for url in copy_of(postgres, migrated):
+    for url in copy_of(postgres, staged(tekmetric.SOURCE.name)):
         with psycopg.connect(url, autocommit=True) as conn, tekmetric.trading(conn) as shops:
             shops.sync("backfill")
         yield conninfo_to_dict(url)["dbname"]
 
 
 # What stands in the warehouse at a test's start, by a fixture that the test asks for.
-TEMPLATES = {"loaded": "first_load", "synced_before": "first_sync"}
+TEMPLATES = {"loaded": "first_load", "synced_before": "first_sync", "photos": "with_storage_tables"}
+# The mirror whose staging tables stand there, by the same.
+MIRRORS = {"open_shop": "repairshopr", "shops": "tekmetric", "seller": "square"}
 
 
 @pytest.fixture
-def warehouse(request: pytest.FixtureRequest, postgres: Server, migrated: str) -> Iterator[str]:
+def warehouse(
+    request: pytest.FixtureRequest, postgres: Server, migrated: str, staged: Callable[[str], str]
+) -> Iterator[str]:
     """The libpq URL of a warehouse of its own for each test, with the copy of the account that it works with."""
-    asked = [template for name, template in TEMPLATES.items() if name in request.fixturenames]
-    yield from copy_of(postgres, request.getfixturevalue(asked[0]) if asked else migrated)
+    templates = [template for name, template in TEMPLATES.items() if name in request.fixturenames]
+    mirrors = [mirror for name, mirror in MIRRORS.items() if name in request.fixturenames]
+    template = staged(mirrors[0]) if mirrors else migrated
+    yield from copy_of(postgres, request.getfixturevalue(templates[0]) if templates else template)
 
 
 @pytest.fixture

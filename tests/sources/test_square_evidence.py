@@ -35,9 +35,9 @@ SEARCH, BATCH, OBJECT = "catalog/search", "catalog/batch-retrieve", "catalog/obj
 
 
 @pytest.fixture(scope="module")
-def first_load(postgres, migrated) -> Iterator[str]:
+def first_load(postgres, staged) -> Iterator[str]:
     """The name of a database with the mirror of the seller as it is at the start."""
-    for url in copy_of(postgres, migrated):
+    for url in copy_of(postgres, staged(SOURCE.name)):
         with psycopg.connect(url, autocommit=True) as conn, selling(conn, **SMALL) as seller:
             sync_entities(seller.context)
         yield conninfo_to_dict(url)["dbname"]

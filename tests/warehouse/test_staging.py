@@ -17,6 +17,7 @@ from include.warehouse.staging import Stage, count_new
 from include.warehouse.table import Column, RowRefused, Table
 from stack.postgres import Postgres
 from tests.warehouse.conftest import add_shop
+from tests.warehouse.sessions import while_changing
 from tests.warehouse.shop import PARTS, SOURCE, STOCK, count, day, empty, part, planned, staged, synced
 
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -115,6 +116,13 @@ class TestOpen:
         assert pull(conn) == (2, False, 1, 1, 0)
         second.append([part(2)], next_position=None, page_info={})
         assert [row[0] for row in rows(second)] == [1, 2]
+
+    def test_drops_a_page_that_the_first_attempt_is_just_storing(self, conn, connect):
+        first = connect()
+        page = "WITH moved AS (UPDATE staging.pull SET pages = 1) INSERT INTO {} (id, _page, _place) VALUES (1, 1, 0)"
+        change = sql.SQL(page).format(open_(first).sql)
+        stage = while_changing(first, change, [], conn, lambda: open_(conn, "another"))
+        assert (stage.pull.pages, rows(stage)) == (0, [])
 
     def test_first_attempt_can_not_note_progress_any_more(self, conn, connect):
         first = open_(connect())

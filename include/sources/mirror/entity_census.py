@@ -6,7 +6,7 @@ and second looks. Only a whole scan can say what share of the records has a fiel
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from include.confidence.census import Census
@@ -89,11 +89,12 @@ def keep_fields(context: MirrorContext, extract: "Extract", *, whole: bool) -> F
 
 def _declaration(entity: Entity, table: Table) -> Declaration:
     read = {column.dotted_path for column in _columns(entity, table)}
+    state = cache(partial(state_of, entity, table))
 
     def why_ignored(path: str) -> str:
-        return table.why_ignored(path) if state_of(entity, table, path) is State.IGNORED else ""
+        return table.why_ignored(path) if state(path) is State.IGNORED else ""
 
-    return Declaration(table.name, len(read), partial(state_of, entity, table), why_ignored)
+    return Declaration(table.name, len(read), state, why_ignored)
 
 
 def _questions(entity: Entity, table: Table, codes: Sequence[str]) -> Questions:

@@ -25,7 +25,7 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
     `newest_first`: see `compare.drop_repeats`.
     """
     for stage in extract.stages:
-        stage.conn.execute(sql.SQL("TRUNCATE {}").format(stage.plan))
+        stage.empty_plan()
     reported = extract.lookups.event_deleted_keys
     deleted_by_event = among(extract.entity.table.key, reported, "t") if reported else None
     if deleted_by_event:

@@ -161,7 +161,8 @@ def stage_needed(context: MirrorContext, extract: Extract) -> tuple[list[Stage],
             if look.unknown:
                 problems.append(Problem(f"{entity.name} {_key_text(value)}", look.unknown, look.needs_person))
             elif look.rows:
-                stage.store(look.rows, next_position=list(value), page_info={})
+                with context.conn.transaction():
+                    stage.store(look.rows, next_position=list(value), page_info={})
     for name, stage in stages.items():
         problems += [Problem(f"{name} {_key_text(key)}", why) for key, why in stage.refusals()]
         compare.drop_repeats(stage)

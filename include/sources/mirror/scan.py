@@ -219,7 +219,7 @@ def plan_suspects(
     stage, entity, conn = extract.stage, extract.entity, context.conn
     for each in extract.stages:
         conn.execute(sql.SQL("ANALYZE {}").format(each.sql))
-        conn.execute(sql.SQL("TRUNCATE {}").format(each.plan))
+        each.empty_plan()
     repeats = extract.drop_repeats(list(possibly_alive))
     compare.plan_writes(stage, young_after=_young_after(context, extract), doubtful="candidate", older="candidate")
     doubt_implied_deletes(context, extract)

@@ -63,7 +63,7 @@ def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
     with conn.transaction():
         for stage in (staged, objects):
             conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
-        conn.execute(sql.SQL("TRUNCATE {}").format(staged.plan))
+        staged.empty_plan()
         states = {
             "original": _first_state("original", "o", ORIGINAL_NOT_LOOKED_FOR, objects),
             "staged": _first_state("staged", "s", STAGED_NOT_LOOKED_FOR, objects),
