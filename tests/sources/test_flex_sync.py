@@ -559,6 +559,25 @@ class TestTurns:
         assert synced.crew(booked) == {}
         assert [line.resource_id for line in synced.control.lines(new) if line.kind == "contact"] == [resource]
 
+    def test_who_moves_with_a_line_that_was_made_for_another_call_has_the_new_one_first(self, synced):
+        """Sound and lights shared a crew call; the line was made for sound, and lights moves."""
+        sound = synced.book()
+        lights = synced.book("lights", job=sound.job, element=sound.element)
+        who, resource = synced.hire(sound)
+        synced.sync()
+        assign(synced.conn, lights.call, who, "LX")
+        synced.conn.execute("UPDATE flex.job_assignments SET sound_role = NULL")
+        synced.sync()
+        new = synced.control.create_element()
+        synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s", [new, lights.call])
+        synced.fault("status", ADD, status=422)
+        with pytest.raises(SyncFailed, match=f"stays on element {sound.element}"):
+            synced.sync()
+        assert {*synced.crew(sound)} == {resource}
+        synced.sync()
+        assert synced.crew(sound) == {}
+        assert [line.resource_id for line in synced.control.lines(new) if line.kind == "contact"] == [resource]
+
     def test_a_short_quota_reaches_every_crew_call_in_time(self, synced):
         """Those that were read longest ago come first; else the first ones would take all of it, every time."""
         booked = [synced.book() for _ in range(4)]

@@ -43,7 +43,9 @@ GROUP BY 1, g.last_claim ORDER BY g.last_claim NULLS FIRST, 1
 
 # Crew calls with lines of technicians who have moved to another crew call. They get their line there first.
 LEFT_BEHIND = """
-SELECT DISTINCT o.flex_element_id FROM flex.owned_line o JOIN flex.flex_crew_calls c ON c.id = o.crew_call_id
+SELECT DISTINCT o.flex_element_id
+FROM flex.owned_line o LEFT JOIN flex.flex_crew_assignments r USING (flex_line_item_id)
+JOIN flex.flex_crew_calls c ON c.id IN (o.crew_call_id, r.crew_call_id)
 WHERE o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id AND o.flex_element_id = ANY (%s)
 """
 
