@@ -27,6 +27,7 @@ from include.sources.flex.plan import (
     back_key,
     key,
     stale_key,
+    why_held,
 )
 from include.sources.flex.planner import Planner, wanted
 from include.sources.flex.proof import prove
@@ -191,12 +192,21 @@ class _Element:
         self._require_unchanged(last)
         with self._proving():
             for action in last:
-                if self._must_stay(action):
-                    self._waiting.append(
-                        f"line {action.line_id} stays on element {self._id} until its technician has the new line"
-                    )
-                elif self._worker.prune or not action.orphan:
-                    self._remove(action)
+                self._remove_last(action)
+
+    def _remove_last(self, action: Remove) -> None:
+        """Delete an orphan, or a line that others replace. It stays if somebody needs it, or if lines lie under it."""
+        if self._must_stay(action):
+            self._waiting.append(
+                f"line {action.line_id} stays on element {self._id} until its technician has the new line"
+            )
+        elif not action.orphan:
+            self._remove(action)
+        elif self._worker.prune and action.line_id in {line.line_id for line in self._looked.lines if line.holds}:
+            self._notes.append(why_held(action.line_id))
+            self._events.append(Event("prune_failed", action.resource_id, action.members))
+        elif self._worker.prune:
+            self._remove(action)
 
     def _require_unchanged(self, removals: Sequence[Remove]) -> None:
         """Raise _Changed if the read that proved the writes before shows one of the lines with another contact.
