@@ -545,12 +545,19 @@ class TestTurns:
                 *("delete", booked.element),
             )
 
-    def test_who_could_not_be_added_elsewhere_stays(self, synced):
+    @pytest.mark.parametrize("made_anew", [False, True])
+    def test_who_could_not_be_added_elsewhere_stays(self, synced, made_anew):
+        """The application may change the crew call, or delete it and make another one for the same job."""
         booked = synced.book()
         _, resource = synced.hire(booked)
         synced.sync()
         new = synced.control.create_element()
-        synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s", [new, booked.call])
+        if made_anew:
+            synced.conn.execute("DELETE FROM flex.flex_crew_calls WHERE id = %s", [booked.call])
+            synced.book(job=booked.job, element=new)
+        else:
+            moved = "UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s"
+            synced.conn.execute(moved, [new, booked.call])
         synced.fault("status", ADD, status=422)
         with pytest.raises(SyncFailed, match=f"stays on element {booked.element}"):
             synced.sync()

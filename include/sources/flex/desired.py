@@ -55,7 +55,7 @@ WHERE flex_element_id = %(element)s
 """
 
 # Lines here of technicians whose call points to another crew call in Flex now, and who have no line there yet. A line
-# may have been made for another of those who use it.
+# may have been made for another of those who use it, and the call may be a new one of the same job and department.
 LEAVING = sql.SQL("""
 SELECT DISTINCT used.flex_line_item_id
 {assigned}
@@ -64,8 +64,9 @@ JOIN (
   FROM flex.owned_line o JOIN flex.flex_crew_assignments r USING (flex_line_item_id)
   WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL
   UNION ALL
-  SELECT o.flex_line_item_id, crew_call_id, technician_id
-  FROM flex.owned_line o LEFT JOIN flex.flex_crew_assignments r USING (crew_call_id, technician_id)
+  SELECT o.flex_line_item_id, n.id, o.technician_id
+  FROM flex.owned_line o JOIN flex.flex_crew_calls n USING (job_id, department)
+  LEFT JOIN flex.flex_crew_assignments r ON r.crew_call_id = n.id AND r.technician_id = o.technician_id
   WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL AND r.flex_line_item_id IS NULL
 ) used ON used.crew_call_id = c.id AND used.technician_id = p.id
 WHERE c.flex_element_id <> %(element)s AND p.flex_resource_id IS NOT NULL
