@@ -6,6 +6,7 @@ A lie knows of an answer only its shape: lists of objects, the objects in them, 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from email.utils import formatdate, parsedate_to_datetime
 from random import Random
 from time import time
@@ -152,15 +153,30 @@ def everywhere(data: Any) -> Iterator[dict]:
 
 
 def differing(true: Any, false: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Where a false answer differs from the true one, with the false value. Whatever says nothing is the same."""
+    """Where a false answer differs from the true one, with the false value.
+
+    Whatever says nothing is the same, and so is a number however it is written.
+    """
     if false in NOTHING or not (type(true) is type(false) and isinstance(true, dict | list)):
-        if true != false and not (true in NOTHING and false in NOTHING):
-            yield path, "" if false in NOTHING else str(false)
+        true, false = (None if each in NOTHING else as_number(each) for each in (true, false))
+        if true != false:
+            yield path, "" if false is None else str(false)
         return
     if isinstance(true, list):
         true, false = (dict(enumerate(each)) for each in (true, false))
     for name in true.keys() | false.keys():
         yield from differing(true.get(name), false.get(name), f"{path}/{name}")
+
+
+def as_number(value: Any) -> Any:
+    """A number without its float's noise and in its shortest form, also if it is text; anything else as it is."""
+    if isinstance(value, bool):
+        return value
+    try:
+        number = Decimal(str(value))
+        return round(number, 4).normalize() if number.is_finite() else value
+    except InvalidOperation:
+        return value
 
 
 def recount(data: Any, change: Callable[[int], Any]) -> None:
