@@ -315,6 +315,18 @@ class TestLost:
         assert stage.sync().state == "uncertain"
         assert [*stage.adds().values()] == [1]
 
+    def test_each_of_many_is_proven_in_one_sync(self, stage):
+        """As many as there are people; nobody has changed the crew."""
+        hired = [stage.hire("FOH-R") for _ in range(element.PASSES + 1)]
+        for path, method in ((ADD, "POST"), (ROWS, "POST"), (LINE, "DELETE")):
+            stage.fault(replace(LOST["a page"], times=None), path, method)
+        report = stage.sync()
+        assert (report.state, report.count("added"), report.count("role_set")) == ("done", len(hired), len(hired))
+        stage.in_step(*(resource for _, resource in hired))
+        stage.conn.execute("DELETE FROM flex.job_assignments")
+        report = stage.sync()
+        assert (report.state, report.count("removed"), stage.crew()) == ("done", len(hired), {})
+
     @pytest.mark.parametrize("name", LOST)
     def test_role_is_proven_or_leaves_the_element_alone(self, stage, name):
         _, resource = stage.hire("FOH-R")

@@ -14,7 +14,7 @@ from include.simulators.flex import SPOILS, Config
 from include.simulators.flex.rows import Shapes, spoilt
 from include.simulators.flex.store import Store
 from include.sources.flex.roles import Role, roles_of, tier_of
-from include.sources.flex.rows import Line, Unreadable, duplicates, items, read, require_record
+from include.sources.flex.rows import Item, Line, Unreadable, duplicates, items, read, require_record
 
 LINE, OTHER_LINE, TECH, OTHER_TECH, ROLE = (UUID(int=number) for number in range(1, 6))
 CODES = ("contact", "business-role")
@@ -194,6 +194,7 @@ class TestRecord:
             {"id": str(LINE), "children": [{}]},
             {"id": str(LINE), "children": [{"id": str(TECH)}, {"id": str(TECH)}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "leaf": False}]},
+            {"id": str(LINE), "children": [{"id": str(TECH), "container": True}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "type": 7}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "resourceId": str(TECH), "resource": {"id": str(LINE)}}]},
         ],
@@ -203,6 +204,11 @@ class TestRecord:
         with pytest.raises(Unreadable) as unreadable:
             items(record, LINE)
         assert "\n" not in str(unreadable.value)
+
+    def test_with_an_empty_header_is_read(self):
+        """It is a container, and a leaf."""
+        header = {"id": str(TECH), "type": "header", "leaf": True, "container": True}
+        assert items({"id": str(LINE), "children": [header]}, LINE) == {TECH: Item("header")}
 
     @given(ANYTHING)
     def test_of_any_json_is_one_or_unreadable(self, answer):

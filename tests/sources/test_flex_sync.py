@@ -545,18 +545,44 @@ class TestTurns:
                 *("delete", booked.element),
             )
 
-    def test_who_could_not_be_added_elsewhere_stays(self, synced):
+    @pytest.mark.parametrize("made_anew", [False, True])
+    def test_who_could_not_be_added_elsewhere_stays(self, synced, made_anew):
+        """The application may change the crew call, or delete it and make another one for the same job."""
         booked = synced.book()
         _, resource = synced.hire(booked)
         synced.sync()
         new = synced.control.create_element()
-        synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s", [new, booked.call])
+        if made_anew:
+            synced.conn.execute("DELETE FROM flex.flex_crew_calls WHERE id = %s", [booked.call])
+            synced.book(job=booked.job, element=new)
+        else:
+            moved = "UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s"
+            synced.conn.execute(moved, [new, booked.call])
         synced.fault("status", ADD, status=422)
         with pytest.raises(SyncFailed, match=f"stays on element {booked.element}"):
             synced.sync()
         assert {*synced.crew(booked)} == {resource}
         synced.sync()
         assert synced.crew(booked) == {}
+        assert [line.resource_id for line in synced.control.lines(new) if line.kind == "contact"] == [resource]
+
+    def test_who_moves_with_a_line_that_was_made_for_another_call_has_the_new_one_first(self, synced):
+        """Sound and lights shared a crew call; the line was made for sound, and lights moves."""
+        sound = synced.book()
+        lights = synced.book("lights", job=sound.job, element=sound.element)
+        who, resource = synced.hire(sound)
+        synced.sync()
+        assign(synced.conn, lights.call, who, "LX")
+        synced.conn.execute("UPDATE flex.job_assignments SET sound_role = NULL")
+        synced.sync()
+        new = synced.control.create_element()
+        synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s WHERE id = %s", [new, lights.call])
+        synced.fault("status", ADD, status=422)
+        with pytest.raises(SyncFailed, match=f"stays on element {sound.element}"):
+            synced.sync()
+        assert {*synced.crew(sound)} == {resource}
+        synced.sync()
+        assert synced.crew(sound) == {}
         assert [line.resource_id for line in synced.control.lines(new) if line.kind == "contact"] == [resource]
 
     def test_a_short_quota_reaches_every_crew_call_in_time(self, synced):

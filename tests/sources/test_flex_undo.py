@@ -82,6 +82,18 @@ class TestTakesBack:
         assert (done.inserted, done.updated, done.deleted) == (0, 1, 0)
         assert before[0][resource] == EXPERT
 
+    def test_no_role_of_a_line_that_is_somebody_elses_now(self, synced, booked):
+        """A person has put another contact there, with a role of their choice."""
+        who, resource = synced.hire(booked)
+        synced.sync()
+        synced.recast(who, "FOH-R")
+        sync_id = synced.sync().sync_id
+        line, somebody = synced.crew(booked)[resource].id, uuid4()
+        synced.by_hand("exchange", booked, somebody, line=line)
+        synced.by_hand("role", booked, line=line, role=EXPERT)
+        assert synced.roll_back(sync_id).tables["crew"].updated == 0
+        assert synced.crew(booked)[somebody].role_id == EXPERT
+
     def test_stale_rows(self, synced, booked):
         """The row names the line again that was gone before the sync; the line that the sync made is gone."""
         ann, resource = synced.hire(booked)

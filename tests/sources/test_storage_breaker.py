@@ -147,9 +147,40 @@ def test_refusal_ends_by_a_decision(synced, decision):
     assert verdict is Verdict.HOLD
     decide(held, decision)
     resume(held)
-    # The sync looks again, and by the same limit is refused anew.
+    # Nothing was repaired here, and a sync does not do what a person has not done.
+    assert sync(synced).result["updated"] == 0
+    changed(synced, 7)
     with pytest.raises(SyncFailed, match="missing_original is 7 of 7"):
         sync(synced)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_refusal_ends_with_a_whole_scan_that_passes_and_repairs_nothing(synced, number):
+    """Of all images it is a small share, so that nobody is asked: else each sync would be refused for good."""
+    changed(synced, 6)
+    with pytest.raises(SyncFailed, match="missing_original is 6 of 6"):
+        sync(synced)
+    scanned, summary, verdict = judged(synced, "1")
+    assert (summary.plan.update, verdict) == (6, Verdict.PASS)
+    resume(scanned)
+    before, later = synced.table(), changed(synced, number)
+    assert sync(synced).result["updated"] == number
+    marked = {id_ for id_, row in synced.table().items() if row["error"]} - {
+        id_ for id_, row in before.items() if row["error"]
+    }
+    assert marked == {image.id for image in later}
+
+
+def test_unproven_images_that_a_scan_has_named_refuse_no_sync(synced):
+    lost = changed(synced, 6, laid=True)
+    synced.control.put_empty([image.original for image in lost])
+    with pytest.raises(SyncFailed, match="6 of 6 images could not be proven"):
+        sync(synced)
+    scanned, summary, _ = judged(synced, "1")
+    assert summary.metrics["empty_object"] == 6
+    resume(scanned)
+    changed(synced, 2, laid=True)
+    assert sync(synced).result["checked"] == 8
 
 
 def test_refusal_ends_with_a_whole_scan_that_passes(synced):

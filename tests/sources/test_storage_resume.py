@@ -1,6 +1,7 @@
 """A check that is cut off anywhere goes on there and ends like a whole one."""
 
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from itertools import count
 
@@ -102,6 +103,20 @@ def test_pages_are_not_listed_twice(small):
     small.scan()
     # The proof is asked for anew, and pages that were fetched ahead of the one that failed.
     assert small.control.counters().total("list") <= pages + 2 + small.control.counters().max_concurrent
+
+
+def test_what_came_since_an_attempt_of_long_ago_is_young(small, by_lists):
+    """A client may still be uploading its object."""
+    small.control.fault(Fault("status", nth=3, status=500))
+    with suppress(ApiError):
+        assert small.scan().incomplete
+    small.conn.execute(
+        "UPDATE staging.pull SET progress = progress || jsonb_build_object("
+        "'started', (progress ->> 'started')::timestamptz - interval '1 hour') WHERE progress ? 'started'"
+    )
+    small.add("queued", laid=False, age=timedelta(minutes=2))
+    metrics = small.scan().metrics
+    assert (metrics["rows_young"], metrics["missing_original"]) == (1, 3)
 
 
 def test_later_run_starts_anew(small):

@@ -43,8 +43,13 @@ GROUP BY 1, g.last_claim ORDER BY g.last_claim NULLS FIRST, 1
 
 # Crew calls with lines of technicians who have moved to another crew call. They get their line there first.
 LEFT_BEHIND = """
-SELECT DISTINCT o.flex_element_id FROM flex.owned_line o JOIN flex.flex_crew_calls c ON c.id = o.crew_call_id
-WHERE o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id AND o.flex_element_id = ANY (%s)
+SELECT DISTINCT o.flex_element_id
+FROM flex.owned_line o
+LEFT JOIN flex.flex_crew_calls made_for ON (made_for.job_id, made_for.department) = (o.job_id, o.department)
+LEFT JOIN flex.flex_crew_assignments r USING (flex_line_item_id)
+LEFT JOIN flex.flex_crew_calls used_by ON used_by.id = r.crew_call_id
+WHERE o.gone_at IS NULL AND o.flex_element_id = ANY (%s)
+  AND o.flex_element_id <> ANY (ARRAY[made_for.flex_element_id, used_by.flex_element_id])
 """
 
 

@@ -54,14 +54,22 @@ SELECT flex_line_item_id, flex_resource_id, gone_at IS NOT NULL FROM flex.owned_
 WHERE flex_element_id = %(element)s
 """
 
-# Lines here of technicians whose call points to another crew call in Flex now, and who have no line there yet.
+# Lines here of technicians whose call points to another crew call in Flex now, and who have no line there yet. A line
+# may have been made for another of those who use it, and the call may be a new one of the same job and department.
 LEAVING = sql.SQL("""
-SELECT DISTINCT o.flex_line_item_id
+SELECT DISTINCT used.flex_line_item_id
 {assigned}
-JOIN flex.owned_line o ON o.crew_call_id = c.id AND o.technician_id = p.id
-LEFT JOIN flex.flex_crew_assignments r ON r.crew_call_id = c.id AND r.technician_id = p.id
-WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL AND c.flex_element_id <> o.flex_element_id
-  AND p.flex_resource_id IS NOT NULL AND coalesce(r.flex_line_item_id, o.flex_line_item_id) = o.flex_line_item_id
+JOIN (
+  SELECT o.flex_line_item_id, r.crew_call_id, r.technician_id
+  FROM flex.owned_line o JOIN flex.flex_crew_assignments r USING (flex_line_item_id)
+  WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL
+  UNION ALL
+  SELECT o.flex_line_item_id, n.id, o.technician_id
+  FROM flex.owned_line o JOIN flex.flex_crew_calls n USING (job_id, department)
+  LEFT JOIN flex.flex_crew_assignments r ON r.crew_call_id = n.id AND r.technician_id = o.technician_id
+  WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL AND r.flex_line_item_id IS NULL
+) used ON used.crew_call_id = c.id AND used.technician_id = p.id
+WHERE c.flex_element_id <> %(element)s AND p.flex_resource_id IS NOT NULL
 """).format(assigned=ASSIGNED)
 
 # Our rows and lines are left out: only the holder of the gate changes them, and cascades from these tables.

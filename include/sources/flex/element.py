@@ -27,6 +27,7 @@ from include.sources.flex.plan import (
     back_key,
     key,
     stale_key,
+    why_held,
 )
 from include.sources.flex.planner import Planner, wanted
 from include.sources.flex.proof import prove
@@ -45,7 +46,11 @@ class _Changed(Exception):
 
 
 class _Lost(Exception):
-    """The answer to a write does not say whether it happened."""
+    """The answer to a write does not say whether it happened. `key`: the name of the action (`plan.key`)."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
 
 
 class _InDoubt(Exception):
@@ -97,8 +102,12 @@ class _Element:
             return replace(report, answered=not isinstance(error, TryLater))
 
     def _passes(self) -> State:
-        """Read, plan and write; begin again if the desired crew has changed meanwhile. Return the state to report."""
-        for _ in range(PASSES):
+        """Read, plan and write; return the state to report.
+
+        Begin again if the desired crew has changed meanwhile, or once a write is proven whose answer was lost.
+        """
+        changes, lost = 0, set[str]()
+        while changes < PASSES:
             self._problems, self._notes, self._waiting, self._named = [], [], [], {}
             try:
                 self._read()
@@ -106,7 +115,13 @@ class _Element:
                     self._problems += self._plan.refusals
                     return "refused"
                 self._carry_out()
+            except _Lost as proven:
+                # If the same write is lost twice, something has taken it back.
+                changes += proven.key in lost
+                lost.add(proven.key)
+                continue
             except _Changed:
+                changes += 1
                 continue
             self._add_kept_events()
             state: State = "failed" if self._problems else "waiting" if self._waiting else "done"
@@ -191,12 +206,21 @@ class _Element:
         self._require_unchanged(last)
         with self._proving():
             for action in last:
-                if self._must_stay(action):
-                    self._waiting.append(
-                        f"line {action.line_id} stays on element {self._id} until its technician has the new line"
-                    )
-                elif self._worker.prune or not action.orphan:
-                    self._remove(action)
+                self._remove_last(action)
+
+    def _remove_last(self, action: Remove) -> None:
+        """Delete an orphan, or a line that others replace. It stays if somebody needs it, or if lines lie under it."""
+        if self._must_stay(action):
+            self._waiting.append(
+                f"line {action.line_id} stays on element {self._id} until its technician has the new line"
+            )
+        elif not action.orphan:
+            self._remove(action)
+        elif self._worker.prune and action.line_id in {line.line_id for line in self._looked.lines if line.holds}:
+            self._notes.append(why_held(action.line_id))
+            self._events.append(Event("prune_failed", action.resource_id, action.members))
+        elif self._worker.prune:
+            self._remove(action)
 
     def _require_unchanged(self, removals: Sequence[Remove]) -> None:
         """Raise _Changed if the read that proved the writes before shows one of the lines with another contact.
@@ -319,7 +343,7 @@ class _Element:
         self._answered(operation_id, action, outcome)
         # The work goes on after a lost answer about an orphan.
         if outcome.kind == "unknown" and not (isinstance(action, Remove) and action.orphan):
-            raise _Lost
+            raise _Lost(key(action))
         return outcome
 
     def _answered(self, operation_id: int, action: Add | Remove | SetRole, outcome: Outcome) -> None:
@@ -331,10 +355,6 @@ class _Element:
         """Prove what was sent in the block by a read, even if the block fails. Raises _InDoubt."""
         try:
             yield
-        except _Lost:
-            self._prove()
-            # Its outcome is known now. The rest is planned again.
-            raise _Changed from None
         except BaseException:
             self._prove()
             raise

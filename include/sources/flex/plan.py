@@ -180,13 +180,21 @@ def plan(desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID
     )
 
 
+def why_held(line_id: UUID) -> str:
+    """Say why a line that others lie under is not deleted."""
+    return f"line {line_id} has other lines under it, which Flex would delete with it. Move them away in Flex"
+
+
 def spare_held(plan: Plan, lines: Collection[Line]) -> Plan:
-    """Return the plan; refused, if Flex would delete other lines together with one of ours that they lie under."""
+    """Return the plan; refused, if Flex would delete other lines together with one of ours that they lie under.
+
+    An orphan is not refused: it harms nobody if it stays, so the worker leaves it and does the rest.
+    """
     held = {line.line_id for line in lines if line.holds}
     refusals = tuple(
-        f"line {action.line_id} has other lines under it, which Flex would delete with it. Move them away in Flex"
+        why_held(action.line_id)
         for action in plan.actions
-        if isinstance(action, Remove) and action.line_id in held
+        if isinstance(action, Remove) and not action.orphan and action.line_id in held
     )
     return replace(plan, actions=(), refusals=(*plan.refusals, *refusals)) if refusals else plan
 

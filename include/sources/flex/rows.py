@@ -103,8 +103,9 @@ def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
         kind = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
         children = _children(item)
         found[item_id] = Item(kind, _resource(item, item_id), holds=bool(children))
-        # Items below that are not shown may be contacts.
-        if children is None and (item.get("leaf") is False or item.get("container") is True):
+        # Items below that are not shown may be contacts. An empty header is a leaf too.
+        leaf = item.get("leaf")
+        if children is None and (leaf is False or (leaf is not True and item.get("container") is True)):
             raise Unreadable(f"what lies under item {item_id} isn't shown")
         left += children or []
     return found

@@ -174,7 +174,8 @@ class Done:
         ours = {line.resource_id: line.line_id for line in there.values() if line.line_id in still_ours}
         named = {row.member: row.line_id for row in crew.rows}
         net = self.net()
-        now = {each: each.line_id if each.line_id in there else ours.get(each.resource_id) for each in net}
+        # A line with another contact is a person's.
+        now = {each: each.line_id if _shows(there, each) else ours.get(each.resource_id) for each in net}
         made = {now[each] for each in net if each.kind == "add"}
         others = {line.resource_id: line.line_id for line in there.values() if line.line_id not in made}
         back: dict[UUID, UUID] = {}
@@ -312,6 +313,12 @@ def skip_changes(context: FlexContext) -> int:
             sync_log.advance(conn, sync_id, SOURCE, ENTITY, watermark=now)
     sync_log.finish(conn, sync_id, {})
     return sync_id
+
+
+def _shows(lines: Mapping[UUID, Line], operation: Operation) -> bool:
+    """Return whether the operation's line is there, with the operation's contact."""
+    line = lines.get(operation.line_id)
+    return line is not None and line.resource_id == operation.resource_id
 
 
 def _put_back(row: RowBefore, crew: Crew) -> Iterator[Action]:

@@ -221,8 +221,8 @@ SELECT count(*) FILTER (WHERE NOT deleted) AS checked,
   count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'error') AS rows_in_error,
   count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'ready' AND NOT has_staged) AS ready_without_staged,
   count(*) FILTER (WHERE deleted OR NOT young AND status = 'error' AND NOT EXISTS
-    (SELECT FROM {plan} p WHERE p.id = i.id AND p._operation = 'heal' AND p._status IN ('confirmed', 'healable')))
-    AS out_of_scope
+    (SELECT FROM {plan} p WHERE p.id = i.id AND p._operation = 'heal' AND p._status IN ('confirmed', 'healable'))
+    OR EXISTS (SELECT FROM {plan} p WHERE p.id = i.id AND p._status = 'judged')) AS out_of_scope
 FROM {images} i
 """
 

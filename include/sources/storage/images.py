@@ -133,8 +133,9 @@ FROM images i LEFT JOIN original_images o ON o.id = i.original_image_id AND i.or
 WHERE {where} ORDER BY i.id {rest}
 """
 
-# A time of change far in the future says nothing about an image's age, so such an image is not young.
-YOUNG = "i.updated_at > {started} - {grace} AND i.updated_at <= {started} + {grace}"
+# A time of change far in the future says nothing about an image's age, so such an image is not young. Not after
+# `started`: images may be read hours later, after a long listing or by another attempt.
+YOUNG = "i.updated_at > {started} - {grace} AND i.updated_at <= clock_timestamp() + {grace}"
 
 # Ids are random, so the images after a random id are a fair sample.
 OTHERS = """
@@ -178,8 +179,7 @@ def read(
     """Yield the scope's images by id as (rows for the stage IMAGES, id to go on after; None at the end).
 
     `after`: the last id that was read before. `upto`: the last id to read. `taken`: how many rows were read before.
-    `started`: the application's time
-    at the beginning; rows changed within GRACE before it are young.
+    `started`: the application's time at the beginning; rows changed after it, or within GRACE before it, are young.
     """
     while True:
         limit = min(batch, scope.limit - taken) if scope.limit else batch

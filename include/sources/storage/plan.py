@@ -82,6 +82,15 @@ def leave_heals(conn: Connection, plan: sql.Identifier) -> None:
     conn.execute(sql.SQL(query).format(plan))
 
 
+def leave_judged(conn: Connection, plan: sql.Identifier) -> int:
+    """Turn what a judged scan of all images has found alike into `judged`: it is left alone. Return how many it is.
+
+    The newest scan counts that passed, or that a person has decided on. Only images count that are still as it saw
+    them.
+    """
+    return conn.execute(sql.SQL(LEAVE_JUDGED).format(plan=plan)).rowcount
+
+
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
     """Return a random sample of about `size` keys of objects that images without a problem need."""
     conn = staged.conn
@@ -267,6 +276,17 @@ CROSS JOIN LATERAL (
 ) seen
 LEFT JOIN ({doubts}) d ON d.key = jsonb_build_array(p.id)
 WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven')
+"""
+
+LEAVE_JUDGED = """
+UPDATE {plan} p SET _status = 'judged' FROM confidence.planned_change c
+WHERE c.evidence = (
+    SELECT summary ->> 'evidence' FROM confidence.forensic_run
+    WHERE source = 'storage' AND scope = 'all' AND (verdict IN ('pass', 'warn') OR decision IN ('resume', 'repair'))
+    ORDER BY scanned_at DESC LIMIT 1)
+  AND c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'error' IS NOT DISTINCT FROM p.new_error
+  AND (c.before ->> 'updated_at')::timestamptz = p.updated_at
+  AND p._operation = 'mark' AND p._status IN ('confirmed', 'left', 'unproven')
 """
 
 SAMPLE = """

@@ -10,6 +10,7 @@ from typing import Any
 from psycopg import Connection
 
 from include.confidence import scan_log
+from include.confidence.account import Account
 from include.confidence.field_figures import with_fields
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
@@ -17,7 +18,7 @@ from include.confidence.summary import ForensicSummary
 from include.sources.answer_census import AnswerCensus
 from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
 from include.sources.slices import scan_slices
-from include.sources.storage import breaker, images
+from include.sources.storage import breaker, images, plan
 from include.sources.storage.answers import ANSWERS, count
 from include.sources.storage.check import Checked, CheckOptions, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
@@ -131,6 +132,9 @@ class Storage:
         conn = context.conn
         findings = find(context, options, checked)
         summary = findings.summary(context, options, context.run, epoch)
+        if _is_harmful(findings, summary) and plan.leave_judged(conn, checked.staged.plan):
+            findings = find(context, options, checked)
+            summary = findings.summary(context, options, context.run, epoch)
         _require_harmless(context, options, findings, summary)
         with logged(context, "sync") as done:
             partition = sync_log.DRY if dry_run else ""
@@ -248,14 +252,23 @@ def _watermark(findings: Findings, started: datetime) -> datetime:
     return min(started - GRACE, findings.oldest - timedelta(microseconds=1))
 
 
+def _is_harmful(findings: Findings, summary: ForensicSummary) -> bool:
+    """Return whether the check proves too little, or the gate of a scan would hold for its figures."""
+    return _proves_too_little(findings.account) or judge(summary, [], breaker.LIMITS).verdict is Verdict.HOLD
+
+
+def _proves_too_little(account: Account) -> bool:
+    return account.unproven > max(UNPROVEN_IN_SYNC, UNPROVEN.share * account.rows)
+
+
 def _require_harmless(
     context: StorageContext, options: CheckOptions, findings: Findings, summary: ForensicSummary
 ) -> None:
-    """Raise SyncFailed if the check proves too little, or if the gate of a scan would hold for its figures."""
+    """Raise SyncFailed if the check is harmful, or its sums do not come out."""
     account = findings.account
     if account.wrong_sum:
         raise SyncFailed(f"{account.wrong_sum}. Nothing was written; the next sync looks again")
-    if account.unproven > max(UNPROVEN_IN_SYNC, UNPROVEN.share * account.rows):
+    if _proves_too_little(account):
         raise SyncFailed(
             f"{account.unproven} of {account.rows} images could not be proven ({_why(summary)}). Nothing was written,"
             " the watermark stays: check bucket_name and endpoint_url of connection 'storage', and the urls of the"
@@ -264,8 +277,8 @@ def _require_harmless(
     judgement = judge(summary, [], breaker.LIMITS)
     if judgement.verdict is Verdict.HOLD:
         reason = "; ".join(judgement.reasons)
-        plan, looked_at = plan_of(context, options.purpose), summary.metrics["looked_at"]
-        breaker.remember_refusal(context.conn, context.run, plan, reason, looked_at=looked_at)
+        refused, looked_at = plan_of(context, options.purpose), summary.metrics["looked_at"]
+        breaker.remember_refusal(context.conn, context.run, refused, reason, looked_at=looked_at)
         raise SyncFailed(
             f"{reason}. Nothing was written, the watermark stays: run storage_reconcile, whose gate asks a person"
         )
