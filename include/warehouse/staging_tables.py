@@ -54,7 +54,10 @@ class StagingTables:
         _empty(conn, self.stage, self.refused)
 
     def empty_plan(self, conn: Connection) -> None:
-        _empty(conn, self.plan)
+        """Delete the planned rows, also those that an earlier attempt is just writing."""
+        with conn.transaction():
+            conn.execute(sql.SQL("LOCK TABLE {}").format(self.plan))
+            _empty(conn, self.plan)
 
     def drop(self, conn: Connection) -> None:
         tables = sql.SQL(", ").join([self.stage, self.plan, self.refused])

@@ -124,6 +124,11 @@ class TestOpen:
         stage = while_changing(first, change, [], conn, lambda: open_(conn, "another"))
         assert (stage.pull.pages, rows(stage)) == (0, [])
 
+    def test_empty_plan_drops_what_another_attempt_is_just_planning(self, conn, connect):
+        stage, row = open_(conn), "INSERT INTO {} (id, _operation, _status) VALUES (1, 'insert', 'confirmed')"
+        while_changing(connect(), sql.SQL(row).format(stage.plan), [], conn, stage.empty_plan)
+        assert conn.execute(sql.SQL("SELECT id FROM {}").format(stage.plan)).fetchall() == []
+
     def test_first_attempt_can_not_note_progress_any_more(self, conn, connect):
         first = open_(connect())
         open_(conn)
