@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import resource
+import signal
 import sys
 import time
 from collections import Counter
@@ -36,6 +37,8 @@ def main() -> int:
     """Play, report, and tell by the exit code whether anything was broken."""
     arguments = _arguments()
     logging.lastResort = None
+    # Ended from outside it takes its servers with it, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with quick_folder("fuzz") as folder, Postgres(folder / "postgres", settings=HASTY) as server:
         server.create_database(TEMPLATE)
         migrate(server.url(TEMPLATE))

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -33,7 +34,9 @@ def main() -> int:
     logging.disable(logging.CRITICAL)
     if UNSTAGED:
         print(f"without a stage, so not played: {', '.join(UNSTAGED)}", flush=True)
-    with quick_folder("liar") as folder, Postgres(folder / "postgres", settings=HASTY) as server:
+    # Ended from outside it takes its servers with it, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with quick_folder("liar") as folder, Postgres(folder / "postgres", settings=HASTY) as server, _left_open:
         server.create_database(TEMPLATE)
         migrate(server.url(TEMPLATE))
         url = server.url("postgres")
