@@ -45,7 +45,8 @@ GROUP BY 1, g.last_claim ORDER BY g.last_claim NULLS FIRST, 1
 LEFT_BEHIND = """
 SELECT DISTINCT o.flex_element_id
 FROM flex.owned_line o
-LEFT JOIN flex.flex_crew_calls made_for ON (made_for.job_id, made_for.department) = (o.job_id, o.department)
+LEFT JOIN flex.flex_crew_calls made_for
+  ON made_for.id = o.crew_call_id OR (made_for.job_id, made_for.department) = (o.job_id, o.department)
 LEFT JOIN flex.flex_crew_assignments r USING (flex_line_item_id)
 LEFT JOIN flex.flex_crew_calls used_by ON used_by.id = r.crew_call_id
 WHERE o.gone_at IS NULL AND o.flex_element_id = ANY (%s)

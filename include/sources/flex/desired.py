@@ -65,7 +65,8 @@ JOIN (
   WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL
   UNION ALL
   SELECT o.flex_line_item_id, n.id, o.technician_id
-  FROM flex.owned_line o JOIN flex.flex_crew_calls n USING (job_id, department)
+  FROM flex.owned_line o
+  JOIN flex.flex_crew_calls n ON n.id = o.crew_call_id OR (n.job_id, n.department) = (o.job_id, o.department)
   LEFT JOIN flex.flex_crew_assignments r ON r.crew_call_id = n.id AND r.technician_id = o.technician_id
   WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL AND r.flex_line_item_id IS NULL
 ) used ON used.crew_call_id = c.id AND used.technician_id = p.id
