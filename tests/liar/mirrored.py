@@ -159,6 +159,9 @@ class Mirrored:
             if isinstance(entity, Discovered)
         )
 
+    def is_nested(self, table: str) -> bool:
+        return any(table == part.table.name for entity in self.source.entities for part in entity.parts)
+
     def unsound(self) -> list[str]:
         return [
             f"{derived.table.name} is outdated in {wrong} rows"

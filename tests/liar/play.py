@@ -13,7 +13,8 @@ What can't be seen through either, since nothing contradicts it:
 
 - A list that shows a row just as the copy has it. Lies about the past (`PAST`) may leave what was true before; so may a
   stranger's answer, whose account began as this one did; and a record that is torn or mistyped alike for sync and scan.
-- A list that doesn't show a row which the copy lacks too, and promises no more rows than it shows.
+- A list that doesn't show a row which the copy lacks too, and promises no more rows than it shows; or that shows a
+  record without a row inside it which the copy lacks too.
 - A record that a sync read once, with false content and a newer version (`NEWER`), or with false rows inside a record
   that has changed: the next night sees it.
 - A record that one address alone shows, if that says the same false thing to both looks.
@@ -259,7 +260,10 @@ class _Run:
                 return True
             if key in copy[table] and key in self._truth[table] and self._is_misled(table, key):
                 return True
-            return key not in copy[table] and self._telling.hid(key, self._account.name_of(table, key))
+            name = self._account.name_of(table, key)
+            if key not in copy[table] and self._account.is_nested(table) and self._telling.hid_inside(name):
+                return True
+            return key not in copy[table] and self._telling.hid(key, name)
 
         return differences(self._truth, copy, excused)
 
@@ -384,6 +388,8 @@ class _Telling:
         self.told: dict[str, list[str]] = defaultdict(list)
         # By family and path.
         self._shown: dict[tuple[str, str], set[str]] = defaultdict(set)
+        # The names of records that an answer of the scan showed as they are.
+        self._shown_true: set[str] = set()
         self._promised: Counter[tuple[str, str]] = Counter()
         # By verb: the names of records that were altered in a list, each with what it was told to be.
         self._altered: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -409,6 +415,10 @@ class _Telling:
         within = {str(part) for part in key[:-1]}
         lists = [place for place in self._promised if within <= set(place[1].split("/"))] or self._promised
         return not any(self._promised[place] > len(self._shown[place]) for place in lists)
+
+    def hid_inside(self, name: str | None) -> bool:
+        """Whether no answer of the scan has shown that record as it is, so that a row inside it may be hidden."""
+        return bool(self.told["scan"]) and name not in self._shown_true
 
     def altered_alike(self, name: str | None) -> bool:
         """Whether a list has shown that record to sync and scan with the same false value."""
@@ -452,6 +462,9 @@ class _Telling:
             reply = false
         if truth:
             self._earlier[place].append(truth)
+            if self._verb == "scan":
+                true = _records(truth)
+                self._shown_true.update(lies.key_of(record) for record in _records(reply) if record in true)
         self._see((family, asked.path), reply, astray="astray" in told)
         return reply
 
@@ -469,9 +482,13 @@ class _Telling:
     def _see(self, place: tuple[str, str], reply: Reply, *, astray: bool) -> None:
         """Keep what a scan was shown. The answer of another list says nothing of this one."""
         if self._verb == "scan" and not astray:
-            rows = lies.rows_of(reply.data) or lies.records_of(reply.data)
-            self._shown[place].update(map(lies.key_of, rows))
+            self._shown[place].update(map(lies.key_of, _records(reply)))
             self._promised[place] = max(self._promised[place], lies.promised(reply.data))
+
+
+def _records(reply: Reply) -> Sequence[Any]:
+    """The records of an answer: the rows of a list, or the one that it is about."""
+    return lies.rows_of(reply.data) or lies.records_of(reply.data)
 
 
 def _planned(scans: Sequence[ForensicSummary]) -> int:

@@ -94,6 +94,9 @@ class LiarAccount(Account, Protocol):
     def has_one_witness(self, table: str) -> bool:
         """Whether one address alone shows the content of these rows."""
 
+    def is_nested(self, table: str) -> bool:
+        """Whether these rows come inside the records of another table."""
+
     def change(self, random: Random, about: Collection[str]) -> list[list[Any]]:
         """Make random changes at the source, mostly of these entities, and return them as steps of mutations."""
 
@@ -138,6 +141,9 @@ class NotMirrored:
         return set()
 
     def has_one_witness(self, table: str) -> bool:
+        return False
+
+    def is_nested(self, table: str) -> bool:
         return False
 
     def due(self) -> set[tuple[str, Key]]:
