@@ -24,6 +24,7 @@ from include.sources.flex.plan import (
     Remove,
     SetRole,
     back_key,
+    held,
     key,
     stale_key,
 )
@@ -115,7 +116,12 @@ def _planned(context: FlexContext, plan: Plan, stale: Sequence[Member], looked: 
     """Return the changes that a repair would make, none if the crew call is refused."""
     if plan.refusals:
         return {}
-    actions = [action for action in plan.actions if context.prune or not (isinstance(action, Remove) and action.orphan)]
+    spared = held(looked.lines)
+    actions = [
+        action
+        for action in plan.actions
+        if not (isinstance(action, Remove) and action.orphan) or (context.prune and action.line_id not in spared)
+    ]
     planned = {key(action): _kind(action) for action in actions}
     # The repair drops such a row even if there is nothing else to do.
     planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}
