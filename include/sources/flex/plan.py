@@ -185,6 +185,13 @@ def held(lines: Iterable[Line]) -> frozenset[UUID]:
     return frozenset(line.line_id for line in lines if line.holds)
 
 
+def held_orphans(plan: Plan, lines: Iterable[Line]) -> frozenset[UUID]:
+    """Return the lines of the plan's orphans that stay, because others lie under them."""
+    there = held(lines)
+    orphans = (action.line_id for action in plan.actions if isinstance(action, Remove) and action.orphan)
+    return frozenset(line_id for line_id in orphans if line_id in there)
+
+
 def why_held(line_id: UUID) -> str:
     """Say why a line that others lie under is not deleted."""
     return f"line {line_id} has other lines under it, which Flex would delete with it. Move them away in Flex"
