@@ -30,7 +30,7 @@ BEGIN
       FROM pg_namespace
       UNION ALL
       SELECT CASE relkind WHEN 'v' THEN 'VIEW ' WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || oid::regclass,
-        relnamespace, relowner, relname <> 'pull', oid, 'pg_class'
+        relnamespace, relowner, relname NOT IN ('pull', 'pull_range'), oid, 'pg_class'
       FROM pg_class c WHERE relkind IN ('r', 'p', 'v') OR relkind = 'S' AND NOT EXISTS (
         SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype IN ('a', 'i'))
       UNION ALL

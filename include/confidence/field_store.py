@@ -17,6 +17,14 @@ def known_fields(conn: Connection, source: str, entity: str) -> dict[str, KnownF
     return {row.path: _typed(row) for row in rows}
 
 
+def lock_census(conn: Connection, source: str) -> None:
+    """Wait for whoever stores a census of the source, and keep others waiting until the transaction ends.
+
+    Otherwise each of several tasks that store theirs at the same time would tell the same change.
+    """
+    conn.execute(LOCK, [source, RECORD])
+
+
 def _typed(row: KnownField) -> KnownField:
     lists = {name: tuple(getattr(row, name)) for name in ("types", "unreadable", "codes")}
     return replace(row, state=State(row.state), **lists)
@@ -116,6 +124,8 @@ SELECT entity, path, place, state, types, unreadable, codes, objects, seen, scan
   last_seen
 FROM confidence.field_census WHERE source = %s
 """
+
+LOCK = "SELECT FROM confidence.field_census WHERE source = %s AND path = %s ORDER BY entity FOR UPDATE"
 
 FOUND = """
 SELECT entity, kind, path, state, detail FROM confidence.field_change

@@ -14,6 +14,7 @@ from include.confidence.census import Census
 from include.confidence.field_changes import State
 from include.confidence.field_counts import TYPES, Questions, Record
 from include.confidence.field_figures import Declaration, FieldFigures, figures, keep_counts, total
+from include.confidence.field_store import lock_census
 from include.sources.base import ReadAnswer
 from include.warehouse.field_path import lies_in
 
@@ -38,6 +39,7 @@ class AnswerCensus:
         `whole`: it is a scan of everything; the figures of any other run are None. If it is `resumed`, an earlier
         attempt has read a part, so this one can't tell what has vanished.
         """
+        lock_census(conn, self._source)
         found = []
         for name, census in self._censuses.items():
             declared = _declaration(self._answers[name])

@@ -18,8 +18,8 @@ from psycopg.types.json import Jsonb
 from include.warehouse.pull import PullError
 from include.warehouse.staging import Stage
 
-# A range may be claimed by another task if its reader has stored no page for so long. The slowest page takes less: four
-# attempts of 35 seconds each.
+# A range may be claimed by another task if its reader has stored no page for so long. A page takes less, four attempts
+# of 35 seconds each, unless its answer trickles in: then it may be read twice, and is stored once.
 LEASE = timedelta(minutes=5)
 # How long a task that has nothing left to read waits for the others, before it looks again.
 OTHERS_READ = timedelta(seconds=1)

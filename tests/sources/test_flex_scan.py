@@ -287,6 +287,23 @@ class TestClasses:
         crew.agency.repair(summary)
         assert len(crew.agency.crew(crew.booked)) == 2
 
+    def test_orphan_with_others_under_it_is_named_and_not_planned(self, crew):
+        """No repair deletes it, so none fails because it stays; and no night is confirmed while it does."""
+        fired(crew)
+        line_id = crew.agency.by_hand("add", crew.booked)
+        own(crew.agency.conn, crew.booked.element, line_id)
+        crew.agency.by_hand("gear", crew.booked, line=line_id)
+        summary = crew.agency.scan()
+        assert (summary.metrics["undesired_owned"], changes(summary)) == (2, (0, 0, 1))
+        assert account(summary, "flex_line_items")["surplus"] == 2
+        [(key, why)] = crew.agency.conn.execute("SELECT key, why FROM confidence.unproven").fetchall()
+        assert (key, why.startswith(f"line {line_id} has other lines under it")) == (
+            [str(crew.booked.element), str(line_id)],
+            True,
+        )
+        crew.agency.repair(summary)
+        assert len(crew.agency.crew(crew.booked)) == 2
+
     def test_five_examples_of_many(self, agency):
         booked = agency.book()
         for _ in range(7):

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.api.bucket import Bucket
+from include.api.bucket import Bucket, Way
 from include.api.errors import ApiError, FixConfiguration
 from include.confidence.summary import ForensicSummary
 from include.simulators.storage import Fault
@@ -150,6 +150,26 @@ class TestTogether:
         assert found(shared, scan(shared)) == whole
         # Of the first look only what the scan itself had claimed.
         assert shared.control.counters().total("list") < 20
+
+    def test_tell_a_new_field_once(self, shared, task):
+        """Although slices that end at the same time have all seen it."""
+        tasks = [task() for _ in range(3)]
+        for number, each in enumerate(tasks):
+            each.census.count(Way.LIST, [{"Key": "a", "Size": "1", **({"Checksum": "b"} if number else {})}])
+
+        def keep(each: StorageContext) -> None:
+            with each.conn.transaction():
+                each.census.keep(each.conn, each.run, whole=each is tasks[0])
+
+        keep(tasks[0])
+        meanwhile = threading.Thread(target=keep, args=[tasks[2]])
+        with tasks[1].conn.transaction():
+            keep(tasks[1])
+            meanwhile.start()
+            meanwhile.join(0.5)
+        meanwhile.join()
+        told = shared.conn.execute("SELECT path FROM confidence.field_change WHERE kind = 'new'").fetchall()
+        assert told == [("Checksum",)]
 
     def test_slice_that_never_ran(self, shared, whole, monkeypatch):
         monkeypatch.setenv(SETTING, "3")

@@ -107,6 +107,22 @@ def test_rows_from_before_extra_keep_their_hash_and_are_known(warehouse_url, mon
         assert conn.execute(hashed).fetchall() == hash_before
 
 
+def test_pulls_of_before_that_have_no_ranges_are_begun_anew(warehouse_url, monkeypatch):
+    upgrade, before = module.command.upgrade, "0032"
+    monkeypatch.setattr(module.command, "upgrade", lambda config, _: upgrade(config, before))
+    migrate(warehouse_url)
+    with psycopg.connect(warehouse_url, autocommit=True) as conn:
+        for pull in ("storage_objects_scan", "square_orders_scan"):
+            conn.execute(
+                "INSERT INTO staging.pull (pull, source, entity, purpose, ticket, attempt, pages)"
+                " VALUES (%s, split_part(%s, '_', 1), split_part(%s, '_', 2), 'scan', 'x', gen_random_uuid(), 1)",
+                [pull] * 3,
+            )
+        monkeypatch.undo()
+        migrate(warehouse_url)
+        assert conn.execute("SELECT pull FROM staging.pull").fetchall() == [("square_orders_scan",)]
+
+
 def test_three_at_once_take_turns(warehouse_url):
     with ThreadPoolExecutor(3) as executor:
         assert list(executor.map(migrate, [warehouse_url] * 3)) == [NEWEST] * 3

@@ -233,7 +233,8 @@ class TestMove:
         owner = moved.url("warehouse", roles.OWNER)
         migrate(owner)
         query = """
-            SELECT DISTINCT relnamespace::regnamespace::text || CASE WHEN relname = 'pull' THEN '.pull' ELSE '' END,
+            SELECT DISTINCT relnamespace::regnamespace::text
+                || CASE WHEN relname IN ('pull', 'pull_range') THEN '.' || relname ELSE '' END,
               relowner::regrole::text FROM pg_class c WHERE relkind IN ('r', 'v', 'S')
               AND relnamespace::regnamespace::text IN ('confidence', 'staging', 'shop', 'flex', 'app')
         """
@@ -244,6 +245,7 @@ class TestMove:
                 "flex": roles.OWNER,
                 "staging": roles.TASKS,
                 "staging.pull": roles.OWNER,
+                "staging.pull_range": roles.OWNER,
                 "app": APPLICATION,
             }
             assert (

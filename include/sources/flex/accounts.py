@@ -11,7 +11,7 @@ from uuid import UUID
 from include.confidence.account import Account
 from include.confidence.unproven import Doubt
 from include.sources.flex.desired import Crew
-from include.sources.flex.plan import Plan
+from include.sources.flex.plan import Plan, why_held
 from include.sources.flex.rows import CONTACT, Line
 
 CALLS, LINES, ROWS = "flex_crew_calls", "flex_line_items", "flex_crew_assignments"
@@ -39,11 +39,14 @@ class ElementAccounts:
     doubts: Mapping[str, Sequence[Doubt]]
 
 
-def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> ElementAccounts:
+def proven(
+    element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan, kept: Collection[UUID] = ()
+) -> ElementAccounts:
     """Return the accounts of a crew call whose lines are all known.
 
     A contact with a role to be written is unproven if Flex does not show its role. A crew call that can't be written as
     it is counts as differing, and is named as well: nothing is planned for it, so the run may not count as confirmed.
+    Likewise the lines `kept`, orphans that can't be deleted: they are surplus, and named.
     """
     contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
     of_lines, without_role = _line_account(crew, contacts, plan)
@@ -57,7 +60,10 @@ def proven(element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan) -> E
         {CALLS: Account(**call), LINES: of_lines, ROWS: of_rows},
         {
             CALLS: [Doubt([str(element_id)], "; ".join(plan.refusals), looked=True)] if plan.refusals else [],
-            LINES: _doubts(element_id, without_role, ROLE_NOT_TOLD),
+            LINES: [
+                *_doubts(element_id, without_role, ROLE_NOT_TOLD),
+                *(doubt for line_id in sorted(kept) for doubt in _doubts(element_id, [line_id], why_held(line_id))),
+            ],
         },
     )
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from include.sources.flex.plan import (
     Remove,
     SetRole,
     back_key,
+    held_orphans,
     key,
     stale_key,
 )
@@ -81,8 +82,10 @@ def compare_element(context: FlexContext, element_id: UUID, *, uncertain: bool =
     examples = doubted | _examples(element_id, plan)
     if uncertain:
         return Compared(element_id, figures, unproven_of(element_id, crew, IN_DOUBT), examples)
-    planned = _planned(context, plan, stale, looked)
-    return Compared(element_id, figures, proven(element_id, crew, looked.lines, plan), examples, planned)
+    # Without pruning orphans stay anyway.
+    kept = held_orphans(plan, looked.lines) if context.prune else frozenset()
+    planned = _planned(context, plan, stale, looked, kept)
+    return Compared(element_id, figures, proven(element_id, crew, looked.lines, plan, kept), examples, planned)
 
 
 def concerns_all(error: ApiError) -> bool:
@@ -111,11 +114,17 @@ def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
     return replace(crew, rows=rows, owned=owned | back), stale
 
 
-def _planned(context: FlexContext, plan: Plan, stale: Sequence[Member], looked: Looked) -> dict[str, str]:
-    """Return the changes that a repair would make, none if the crew call is refused."""
+def _planned(
+    context: FlexContext, plan: Plan, stale: Sequence[Member], looked: Looked, kept: Collection[UUID]
+) -> dict[str, str]:
+    """Return the changes that a repair would make, none if the crew call is refused. `kept`: orphans that stay."""
     if plan.refusals:
         return {}
-    actions = [action for action in plan.actions if context.prune or not (isinstance(action, Remove) and action.orphan)]
+    actions = [
+        action
+        for action in plan.actions
+        if not (isinstance(action, Remove) and action.orphan) or (context.prune and action.line_id not in kept)
+    ]
     planned = {key(action): _kind(action) for action in actions}
     # The repair drops such a row even if there is nothing else to do.
     planned |= {stale_key(member): "delete" for member in stale if member not in _added(actions)}

@@ -25,6 +25,7 @@ from include.sources.flex.plan import (
     Remove,
     SetRole,
     back_key,
+    held,
     key,
     stale_key,
     why_held,
@@ -216,7 +217,7 @@ class _Element:
             )
         elif not action.orphan:
             self._remove(action)
-        elif self._worker.prune and action.line_id in {line.line_id for line in self._looked.lines if line.holds}:
+        elif self._worker.prune and action.line_id in held(self._looked.lines):
             self._notes.append(why_held(action.line_id))
             self._events.append(Event("prune_failed", action.resource_id, action.members))
         elif self._worker.prune:

@@ -180,6 +180,18 @@ def plan(desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID
     )
 
 
+def held(lines: Iterable[Line]) -> frozenset[UUID]:
+    """Return the lines that others lie under."""
+    return frozenset(line.line_id for line in lines if line.holds)
+
+
+def held_orphans(plan: Plan, lines: Iterable[Line]) -> frozenset[UUID]:
+    """Return the lines of the plan's orphans that stay, because others lie under them."""
+    there = held(lines)
+    orphans = (action.line_id for action in plan.actions if isinstance(action, Remove) and action.orphan)
+    return frozenset(line_id for line_id in orphans if line_id in there)
+
+
 def why_held(line_id: UUID) -> str:
     """Say why a line that others lie under is not deleted."""
     return f"line {line_id} has other lines under it, which Flex would delete with it. Move them away in Flex"
@@ -190,11 +202,11 @@ def spare_held(plan: Plan, lines: Collection[Line]) -> Plan:
 
     An orphan is not refused: it harms nobody if it stays, so the worker leaves it and does the rest.
     """
-    held = {line.line_id for line in lines if line.holds}
+    spared = held(lines)
     refusals = tuple(
         why_held(action.line_id)
         for action in plan.actions
-        if isinstance(action, Remove) and not action.orphan and action.line_id in held
+        if isinstance(action, Remove) and not action.orphan and action.line_id in spared
     )
     return replace(plan, actions=(), refusals=(*plan.refusals, *refusals)) if refusals else plan
 

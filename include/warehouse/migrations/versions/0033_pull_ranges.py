@@ -25,6 +25,9 @@ CREATE UNLOGGED TABLE staging.pull_range (
 );
 COMMENT ON TABLE staging.pull_range IS
   'One row for each range of a pull that is read in ranges: who reads it, and how far they have come.';
+
+-- A pull that was cut off has rows and no ranges: it would be read a second time into the same table.
+DELETE FROM staging.pull WHERE source = 'storage';
 """
 
 
@@ -33,4 +36,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE staging.pull_range")
+    op.execute("DROP TABLE staging.pull_range; DELETE FROM staging.pull WHERE source = 'storage'")
