@@ -92,6 +92,8 @@ def _set_up_roles(file: Path) -> dict[str, str]:
         roles.set_up(server.url, passwords)
     except psycopg.OperationalError as error:
         raise NotPrepared(f"the superuser that {ROLES_SETTING}={file} names can't connect: {error}") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise NotPrepared(f"who {ROLES_SETTING}={file} names is no superuser: {error.diag.message_primary}") from error
     url = urlsplit(server.url("warehouse"))
     place = url.netloc.rpartition("@")[2]
     login = f"{OWNER}:{quote(owner_password, safe='')}"

@@ -138,6 +138,9 @@ def test_roles_of_a_file_are_made_and_the_warehouse_is_its_owners(tmp_path: Path
         with psycopg.connect(url) as connection:
             found = "SELECT current_user, pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'warehouse'"
             assert connection.execute(found).fetchone() == (OWNER, OWNER)
+        file.write_text(json.dumps({"superuser": url, "passwords": passwords}))
+        with pytest.raises(prepare.NotPrepared, match="is no superuser"):
+            prepare._set_up_roles(file)
 
 
 def test_a_setting_is_a_value_or_what_a_command_prints(tmp_path: Path):
