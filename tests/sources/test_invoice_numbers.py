@@ -6,12 +6,13 @@ from contextlib import contextmanager
 import pytest
 
 from include.simulators.repairshopr import Mutation
+from include.sources.base import SyncFailed
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.sync import sync_entities
 
 from .conftest import Shop
-from .test_mirror_evidence import live, replace_context
+from .test_mirror_evidence import emptied_with_its_totals, live, replace_context
 from .test_scan import scanned
 from .twisted import always, twisted
 
@@ -66,6 +67,27 @@ def test_an_invoice_is_not_gone_if_its_address_prefers_numbers(numbered, conn):
         )
         summary = scanned(replace_context(shop, context), "invoices")
     assert (summary.plan.delete, summary.metrics["unproven"]) == (0, 1)
+
+
+def test_lines_are_not_gone_because_the_address_of_their_listed_invoice_shows_another(numbered, conn):
+    """The invoices' list has just shown it, so one of the two is wrong."""
+    shop, ids = numbered
+    before = live(conn, "line_items")
+    shop.control.mutate(Mutation("update", "invoices", ids[0], {"note": "changed"}))
+    other = next(row for row in shop.control.rows("invoices") if row["number"] == str(ids[0]))
+
+    def lie(request, data):
+        if request.path == f"/invoices/{ids[0]}":
+            return {"invoice": other | {"line_items": []}}
+        its_lines = request.path == "/line_items" and request.params.get("invoice_id") == ids[0]
+        return emptied_with_its_totals(request, data) if its_lines else data
+
+    with (
+        twisted(shop.context, lie) as context,
+        pytest.raises(SyncFailed, match=r"line_items \d+ \(its parent is not at its own address"),
+    ):
+        sync_entities(context)
+    assert live(conn, "line_items") == before
 
 
 def test_without_an_invoice_to_try_it_nobody_knows(numbered, conn):

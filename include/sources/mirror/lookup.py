@@ -297,7 +297,7 @@ def _batch_look(
         return Look()
     if shows_other(lookup, batch[0], first.data):
         if prefers_keys(context, lookup):
-            return Look(tombstone=True)
+            return Look()
         other = lookup.other_name
         return Look(
             unknown=f"{request} shows another row of {other.table.name}, whose {other.column} is the id that was asked"
