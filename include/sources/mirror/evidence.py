@@ -187,9 +187,10 @@ def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) 
 # Of rows that a second look has asked for. What is neither there nor in the copy is noise.
 FOUND = "_operation <> 'delete' AND (_operation, _status) <> ('insert', 'noise')"
 
+# A young row has changed after its list was read, so the list's total may count it.
 UNLISTED = """
 SELECT CASE WHEN {column} = ANY(%(alone)s) THEN {column} ELSE '' END,
-  count(*) FILTER (WHERE {found}),
+  count(*) FILTER (WHERE {found} OR _status = 'young'),
   count(*) FILTER (WHERE _operation = 'delete' AND _status = 'confirmed')
 FROM {plan} WHERE NOT _listed AND _looked GROUP BY 1
 """
