@@ -647,6 +647,10 @@ def of_stock(request):
     return "states" in body and "catalog_object_ids" not in body
 
 
+def leaving_out_stock(request, data):
+    return {**data, "counts": []} if of_stock(request) else data
+
+
 class TestImpliedRows:
     """Lists that leave a row out for good, which the copy lacks too: other rows tell that it is there."""
 
@@ -699,6 +703,15 @@ class TestImpliedRows:
         conn.execute("DELETE FROM square.catalog_inventory WHERE location_id <> %s", stock[1:])
         summary = scanned(seller, "catalog_inventory")
         assert (plan(summary), summary.metrics["feed_noise"], summary.incomplete) == (NOTHING, len(gone), "")
+
+    def test_beyond_the_budget_are_not_left_to_a_full_sync(self, seller, conn, monkeypatch):
+        """Only scans look them up."""
+        monkeypatch.setattr(second_look, "SECOND_LOOKS", 0)
+        conn.execute("DELETE FROM square.catalog_inventory")
+        with twisted(seller.context, leaving_out_stock) as context:
+            summary = scanned(replace(seller, context=context), "catalog_inventory")
+        assert "could not be proven" in summary.incomplete
+        assert "mode full" not in summary.incomplete
 
     def test_of_deleted_variations_are_not_asked_for(self, seller, conn, stock):
         seller.control.mutate(Mutation("delete", "counts", ":".join((*stock, "IN_STOCK"))))
