@@ -69,6 +69,23 @@ def test_an_invoice_is_not_gone_if_its_address_prefers_numbers(numbered, conn):
     assert (summary.plan.delete, summary.metrics["unproven"]) == (0, 1)
 
 
+def test_what_the_address_prefers_is_asked_once(numbered, conn):
+    shop, ids = numbered
+    shop.control.mutate(Mutation("update", "invoices", ids[5], {"number": str(ids[4])}))
+    sync_entities(shop.context)
+    shop.control.mutate(*(Mutation("delete", "invoices", ids[place]) for place in (0, 2)))
+    asked = []
+
+    def note(request, data):
+        asked.append(request.path)
+        return data
+
+    with twisted(shop.context, note) as context:
+        summary = scanned(replace_context(shop, context), "invoices")
+    assert summary.plan.delete == 2
+    assert asked.count(f"/invoices/{ids[4]}") == 1
+
+
 def test_lines_are_not_gone_because_the_address_of_their_listed_invoice_shows_another(numbered, conn):
     """The invoices' list has just shown it, so one of the two is wrong."""
     shop, ids = numbered
