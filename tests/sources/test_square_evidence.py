@@ -647,6 +647,10 @@ def of_stock(request):
     return "states" in body and "catalog_object_ids" not in body
 
 
+def leaving_out_stock(request, data):
+    return {**data, "counts": []} if of_stock(request) else data
+
+
 class TestImpliedRows:
     """Lists that leave a row out for good, which the copy lacks too: other rows tell that it is there."""
 
@@ -699,6 +703,39 @@ class TestImpliedRows:
         conn.execute("DELETE FROM square.catalog_inventory WHERE location_id <> %s", stock[1:])
         summary = scanned(seller, "catalog_inventory")
         assert (plan(summary), summary.metrics["feed_noise"], summary.incomplete) == (NOTHING, len(gone), "")
+
+    def test_that_can_not_be_stored_are_counted_once(self, seller, conn):
+        """An order that its payment implies: neither its list nor its own address shows it in a form that is read."""
+        (lost,) = conn.execute("SELECT order_id FROM square.payments WHERE order_id IS NOT NULL LIMIT 1").fetchone()
+        with conn.transaction():
+            conn.execute("SET LOCAL session_replication_role = replica")
+            conn.execute("DELETE FROM square.orders WHERE id = %s", [lost])
+
+        def spoil(request, data):
+            orders = [row | {"created_at": "?"} if row["id"] == lost else row for row in data.get("orders", [])]
+            return {**data, "orders": orders} if orders else data
+
+        with twisted(seller.context, always(spoil, "/v2/orders/")) as context:
+            account = scanned(replace(seller, context=context), "orders").accounts["orders"]
+        assert (account.missing, account.missing_unproven) == (1, 1)
+        assert doubts(conn, "orders").keys() == {lost}
+
+    def test_that_nobody_tells_are_among_the_rows(self, seller, conn, stock):
+        seller.control.fault(Fault("status", "inventory/counts/batch-retrieve", status=500, nth=2, times=None))
+        conn.execute("DELETE FROM square.catalog_inventory WHERE (variation_id, location_id) = (%s, %s)", stock)
+        live = len(rows(conn, "catalog_inventory"))
+        with twisted(seller.context, leaving_out("counts", stock, of_stock)) as context:
+            account = scanned(replace(seller, context=context), "catalog_inventory").accounts["catalog_inventory"]
+        assert (account.rows, account.not_proven, account.proven) == (live + 1, 1, live)
+
+    def test_beyond_the_budget_are_not_left_to_a_full_sync(self, seller, conn, monkeypatch):
+        """Only scans look them up."""
+        monkeypatch.setattr(second_look, "SECOND_LOOKS", 0)
+        conn.execute("DELETE FROM square.catalog_inventory")
+        with twisted(seller.context, leaving_out_stock) as context:
+            summary = scanned(replace(seller, context=context), "catalog_inventory")
+        assert "could not be proven" in summary.incomplete
+        assert "mode full" not in summary.incomplete
 
     def test_of_deleted_variations_are_not_asked_for(self, seller, conn, stock):
         seller.control.mutate(Mutation("delete", "counts", ":".join((*stock, "IN_STOCK"))))

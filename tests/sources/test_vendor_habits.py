@@ -83,6 +83,24 @@ class TestListsWithoutATotalOfRows:
         summary = scanned(shop, "invoices")
         assert (summary.plan.rows, summary.accounts["invoices"].unseen, summary.incomplete) == (0, 1, "")
 
+    def test_a_row_that_changes_while_a_scan_reads_its_list_is_young_and_not_unseen(self, open_shop, conn):
+        """It moves to a page that was read already. The total counts it, and its own address shows the change."""
+        shop = open_shop(**FEW)
+        sync_entities(shop.context)
+        moved = shop.control.ids("tickets")[0]
+        later = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()
+        shop.control.mutate(Mutation("update", "tickets", moved, {"subject": "changed", "updated_at": later}))
+
+        def move(request, data):
+            if request.path != "/tickets":
+                return data
+            kept = [row for row in data["tickets"] if row["id"] != moved]
+            return {**data, "tickets": kept, "meta": data["meta"] | {"total_entries": 5, "total_pages": 1}}
+
+        with twisted(shop.context, move) as context:
+            summary = scanned(replace_context(shop, context), "tickets")
+        assert (summary.metrics["rows_young"], summary.accounts["tickets"].unseen) == (1, 0)
+
     def test_rows_that_are_inserted_ahead_hide_none(self, open_shop, conn):
         shop = open_shop(**FEW | {"invoices": 60})
         rows = shop.control.rows("invoices")

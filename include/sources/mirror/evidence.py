@@ -97,6 +97,7 @@ def _sql_names(stage: Stage) -> dict[str, sql.Composable]:
         "refused": stage.refused,
         "t_is_s": same_key(key, "t", "s"),
         "t_is_p": same_key(key, "t", "p"),
+        "s_is_p": same_key(key, "s", "p"),
         "no_s": sql.SQL("s.{} IS NULL").format(sql.Identifier(key[0])),
         "t_key": sql.SQL("jsonb_build_array({})").format(identifiers(key, "t")),
         "s_key": sql.SQL("jsonb_build_array({})").format(identifiers(key, "s")),
@@ -187,9 +188,10 @@ def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) 
 # Of rows that a second look has asked for. What is neither there nor in the copy is noise.
 FOUND = "_operation <> 'delete' AND (_operation, _status) <> ('insert', 'noise')"
 
+# A young row has changed after its list was read, so the list's total may count it.
 UNLISTED = """
 SELECT CASE WHEN {column} = ANY(%(alone)s) THEN {column} ELSE '' END,
-  count(*) FILTER (WHERE {found}),
+  count(*) FILTER (WHERE {found} OR _status = 'young'),
   count(*) FILTER (WHERE _operation = 'delete' AND _status = 'confirmed')
 FROM {plan} WHERE NOT _listed AND _looked GROUP BY 1
 """
@@ -209,16 +211,22 @@ SELECT count(*),
 FROM {table} t LEFT JOIN {stage} s ON {t_is_s} LEFT JOIN {plan} p ON {t_is_p} WHERE t.deleted_at IS NULL
 """
 
-# A refused row that was later stored from its own address is staged, and not missing.
+# A refused row that was later stored from its own address is staged, and not missing. One that other rows imply may be
+# planned as well, and counts there.
 REFUSED_MISSING = """
 SELECT count(DISTINCT r.key) FROM {refused} r WHERE NOT mended
   AND NOT EXISTS (SELECT FROM {table} t WHERE t.deleted_at IS NULL AND {t_key} = r.key)
   AND NOT EXISTS (SELECT FROM {stage} s WHERE {s_key} = r.key)
+  AND NOT EXISTS (SELECT FROM {plan} p WHERE {p_key} = r.key AND _status = 'unproven' AND _operation = 'insert')
 """
 
+# A row that no answer has shown, but others imply, is planned without being staged.
 SOURCE_SIDE = """
 SELECT refused + (
-    SELECT count(*) FROM {stage} s WHERE NOT EXISTS (SELECT FROM {table} t WHERE {t_is_s} AND t.deleted_at IS NULL)),
+    SELECT count(*) FROM {stage} s WHERE NOT EXISTS (SELECT FROM {table} t WHERE {t_is_s} AND t.deleted_at IS NULL)
+  ) + (
+    SELECT count(*) FROM {plan} p WHERE _status = 'unproven' AND _operation = 'insert'
+      AND NOT EXISTS (SELECT FROM {stage} s WHERE {s_is_p})),
   refused + (SELECT count(*) FROM {plan} WHERE _status = 'unproven' AND _operation = 'insert')
 FROM ({refused_missing}) r (refused)
 """

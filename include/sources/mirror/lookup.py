@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -145,6 +146,8 @@ def _look_up_batches(
     under_way: dict[int, tuple[list[tuple], int]] = {}
     # By the first values of a batch: the answers to its requests so far, by place.
     batch_answers: dict[tuple, list[Answer | ApiError | None]] = {}
+    # Asked once, however many answers show another record.
+    by_key_first = cache(partial(prefers_keys, context, lookup))
 
     def first_request(batch: Sequence[tuple]) -> Request:
         request = lookup.request(list(batch)) if lookup.batch > 1 else lookup.request(*batch[0])
@@ -170,7 +173,7 @@ def _look_up_batches(
         answers[place] = answer
         if (place == 0 and _failed(answer)) or None not in answers:
             del batch_answers[batch[0]]
-            yield list(_batch_looks(context, table, lookup, batch, request, answers))
+            yield list(_batch_looks(context, table, lookup, batch, request, answers, by_key_first))
 
 
 def _failed(outcome: Answer | ApiError | None) -> bool:
@@ -241,9 +244,10 @@ def _batch_looks(
     batch: list[tuple],
     request: Request,
     answers: Sequence[Answer | ApiError | None],
+    by_key_first: Callable[[], bool],
 ) -> Iterator[tuple[tuple, Look]]:
-    """Yield (values, Look) for each tuple of values in the batch."""
-    batch_look = _batch_look(context, table, lookup, batch, request, answers)
+    """Yield (values, Look) for each tuple of values in the batch. The arguments are those of `_batch_look`."""
+    batch_look = _batch_look(context, table, lookup, batch, request, answers, by_key_first)
     rows, has_wrong_rows = _rows_by_value(table, lookup, batch, batch_look.rows)
     for value in batch:
         requested = dict(zip(lookup.by, value, strict=True))
@@ -280,10 +284,12 @@ def _batch_look(
     batch: Sequence[tuple],
     request: Request,
     answers: Sequence[Answer | ApiError | None],
+    by_key_first: Callable[[], bool],
 ) -> Look:
     """Return the result for a batch as a whole.
 
-    `answers`: the answer to `request`, then those to the requests beside it.
+    - `answers`: the answer to `request`, then those to the requests beside it
+    - `by_key_first`: return whether the address prefers keys to other names
     """
     failed = [answer for answer in answers if _failed(answer)]
     if failed:
@@ -296,8 +302,8 @@ def _batch_look(
             return Look(unknown=f"{first} It is a list, so that proves nothing", no_list=True)
         return Look()
     if shows_other(lookup, batch[0], first.data):
-        if prefers_keys(context, lookup):
-            return Look(tombstone=True)
+        if by_key_first():
+            return Look()
         other = lookup.other_name
         return Look(
             unknown=f"{request} shows another row of {other.table.name}, whose {other.column} is the id that was asked"

@@ -15,8 +15,8 @@ from include.warehouse.sql_fragments import identifiers
 TRIED_ROWS = 3
 
 SHARED = """
-SELECT {key} FROM {table} t WHERE deleted_at IS NULL AND EXISTS (
-  SELECT FROM {table} o WHERE o.deleted_at IS NULL AND o.{column}::text = ({key})::text AND ({o_key}) <> ({key}))
+SELECT {key}, {o_key} FROM {table} t JOIN {table} o ON o.{column}::text = ({key})::text
+WHERE t.deleted_at IS NULL AND o.deleted_at IS NULL AND ({o_key}) <> ({key})
 LIMIT {few}
 """
 
@@ -48,13 +48,25 @@ def prefers_keys(context: MirrorContext, lookup: Lookup) -> bool:
         column=sql.Identifier(other.column),
         few=sql.Literal(TRIED_ROWS),
     )
-    return any(_shows(context, lookup, key) for key in context.conn.execute(query).fetchall())
+    size = len(other.table.key)
+    pairs = context.conn.execute(query).fetchall()
+    return any(_prefers(context, lookup, pair[:size], pair[size:]) for pair in pairs)
 
 
-def _shows(context: MirrorContext, lookup: Lookup, key: tuple) -> bool:
-    """Return whether the address shows the record with this key."""
-    other, request = lookup.other_name, replace(lookup.request(*key), check=None)
+def _prefers(context: MirrorContext, lookup: Lookup, key: tuple, namesake: tuple) -> bool:
+    """Return whether the address shows the record with this key, though it is the other name of `namesake`.
+
+    The copy may be behind, so `namesake` is asked for as well: if it has another name by now, there is nothing to
+    prefer.
+    """
+    other = lookup.other_name
     try:
-        return other.table.key_of(other.record(as_object(context.client.send(request).data))) == key
+        record = other.record(as_object(_answered(context, lookup, key)))
+        return other.table.key_of(record) == key and shows_other(lookup, key, _answered(context, lookup, namesake))
     except (ApiError, AttributeError, LookupError, TypeError):
         return False
+
+
+def _answered(context: MirrorContext, lookup: Lookup, key: tuple) -> Any:
+    """Return what the address answers for this key, whatever record it shows."""
+    return context.client.send(replace(lookup.request(*key), check=None)).data

@@ -135,9 +135,9 @@ def _incomplete(
 def _beyond_budget(context: MirrorContext, extract: Extract) -> list[str]:
     """Say what to do about the suspects that the scan had no requests left for, if a sync can look them up.
 
-    No later scan gets further by itself if each finds as many of them.
+    No later scan gets further by itself if each finds as many of them. A sync looks up only what its list shows.
     """
-    query = sql.SQL("SELECT count(*) FROM {} WHERE _why = {} AND _operation <> 'delete'")
+    query = sql.SQL("SELECT count(*) FROM {} WHERE _why = {} AND _listed")
     conn, plan = context.conn, extract.stage.plan
     (count,) = conn.execute(query.format(plan, sql.Literal(BUDGET_SPENT))).fetchone()
     if not count:
