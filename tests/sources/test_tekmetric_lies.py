@@ -778,6 +778,27 @@ def test_total_that_grows_when_it_is_asked_for_again_counts(loaded, conn, lying)
     assert (summary.plan.rows, summary.rows - summary.proven) == (0, 1)
 
 
+def test_row_that_only_the_page_with_the_total_shows_is_no_less_listed(loaded, conn, lying):
+    """The list is asked for its total once more, and shows there what it left out; the total is too small for both."""
+    ids = loaded.control.ids("vehicles", EAST)
+    missing, hidden = ids[-2:]
+    settle(loaded)
+    conn.execute("DELETE FROM tekmetric.vehicles WHERE tm_id = %s", [missing])
+    first, again = (short(EAST, id_, len(ids) - 1) for id_ in (missing, hidden))
+    asked = []
+
+    def lie(request, data):
+        asked.extend([request] * (request.path == f"/shop/{EAST}/vehicle"))
+        lies = (first, short(EAST, hidden, len(ids) - 1)) if len(asked) == 1 else (again,)
+        for each in lies:
+            data = each(request, data)
+        return data
+
+    lying.twist = lie
+    summary = loaded.scan("vehicles")
+    assert (summary.plan.insert, summary.rows - summary.proven) == (1, 0)
+
+
 class TestEndedBetweenTheLastPageAndItsCheck:
     """The attempt is lost while it asks for a short list's total once more. The next one checks the list."""
 

@@ -1,13 +1,14 @@
 """Lists that show fewer rows than they claim: they are read again, as long as that brings more."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from psycopg import sql
 
 from include.api.errors import ApiError
 from include.api.fetch import page_request
+from include.api.paginators import Page
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract, least_total
@@ -22,8 +23,12 @@ MAX_READINGS = 8
 BRIEF_READINGS = 3
 
 
-def read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int) -> None:
+def read_again_if_short(
+    context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int, stage: Callable[[Page], None]
+) -> None:
     """Let the list be read again if it shows fewer rows than its total claims.
+
+    `stage`: stores what is new on a page of the list that was read after its end; the resume point stays.
 
     A scan does so only if that takes fewer requests than looking up the missing rows. If the list of a sync stays
     short, its partition is marked as short: rows that the list left out would be missing in the copy. A sync also reads
@@ -40,7 +45,8 @@ def read_again_if_short(context: MirrorContext, extract: Extract, listings: Sequ
     # To count them takes long in a long list, and no row comes meanwhile.
     shown = _rows_shown(extract, number)
     if not unsorted and _shortage(extract, number, shown):
-        _refresh_total(context, extract, listings[number], number)
+        _refresh_total(context, extract, listings[number], number, stage)
+        shown = _rows_shown(extract, number)
     # All or nothing, or a later attempt would take the list for checked.
     with context.conn.transaction():
         _save_unseen(extract, number, shown)
@@ -110,16 +116,21 @@ def _reopen_list(extract: Extract, number: int, *, readings: int, shortage: int 
         stage.reopen((number, None))
 
 
-def _refresh_total(context: MirrorContext, extract: Extract, listing: Listing, number: int) -> None:
+def _refresh_total(
+    context: MirrorContext, extract: Extract, listing: Listing, number: int, stage: Callable[[Page], None]
+) -> None:
     """Request the first page again, and keep its total: as `shrunk_to` if it is smaller than those before.
 
     The list may have become shorter while it was read. A scan believes that only of rows which a second look proves
-    deleted. A larger total counts as the list's.
+    deleted. A larger total counts as the list's. A row that no page has shown yet is staged: it may have moved there.
     """
     paginator, state = listing.paginator, extract.list_state(number)
     try:
-        answer = context.client.send(page_request(listing.request, paginator, paginator.start))
-        total = least_total(paginator.read(answer, paginator.start), state["largest"])
+        page = paginator.read(
+            context.client.send(page_request(listing.request, paginator, paginator.start)), paginator.start
+        )
+        total = least_total(page, state["largest"])
+        stage(page)
     except ApiError as error:
         log.warning("%s The list of %s counts as short, since nobody knows its total", error, extract.entity.name)
         return

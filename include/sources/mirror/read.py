@@ -23,6 +23,7 @@ from include.sources.mirror.listing import Listing
 from include.sources.mirror.lookup import Row, deleted_parents, read_rows
 from include.sources.mirror.partitions import all_listings, all_partitions
 from include.warehouse.pull import PullError, TooManyRefused
+from include.warehouse.staging import staged
 from include.warehouse.table import Table, add
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def read_lists(
                 extract, restarted = extract.restart(context), True
         else:
             if last is None and not extract.failed_partitions.get(listings[number].partition):
-                read_again_if_short(context, extract, listings, number)
+                _check_ended(context, extract, listings, number)
     _skip_refused_partitions(extract)
     return extract
 
@@ -193,7 +194,32 @@ def _check_last_ended(context: MirrorContext, extract: Extract, listings: Sequen
     if not state or state.get("unseen") is not None or "repeats" in extract.progress:
         return
     if not extract.failed_partitions.get(listings[number - 1].partition):
-        read_again_if_short(context, extract, listings, number - 1)
+        _check_ended(context, extract, listings, number - 1)
+
+
+def _check_ended(context: MirrorContext, extract: Extract, listings: Sequence[Listing], number: int) -> None:
+    """Let a list that has ended be read again if it is short."""
+
+    def stage(page: Page) -> None:
+        if rows := _unstaged(extract, listings[number], page):
+            step = number, listings[number], dataclasses.replace(page, rows=rows), extract.stage.pull.position
+            _append_page(context, extract, step, None)
+
+    read_again_if_short(context, extract, listings, number, stage)
+
+
+def _unstaged(extract: Extract, listing: Listing, page: Page) -> list[Row]:
+    """Return the rows of a page, as it shows them, whose records are not staged yet.
+
+    Raises RefuseData where a row has another shape than is read.
+    """
+    found = {}
+    for row in page.rows:
+        for shaped in _shaped_rows(listing.shape, dataclasses.replace(page, rows=[row])):
+            found[extract.entity.table.key_of(add(shaped, **listing.adds))] = row
+    found.pop(None, None)
+    there = staged(extract.stage, found)
+    return [row for key, row in found.items() if key not in there]
 
 
 def _append_page(context: MirrorContext, extract: Extract, step: _Step, unchanged_before: datetime | None) -> None:
