@@ -799,6 +799,25 @@ def test_row_that_only_the_page_with_the_total_shows_is_no_less_listed(loaded, c
     assert (summary.plan.insert, summary.rows - summary.proven) == (1, 0)
 
 
+def test_refused_row_on_the_page_with_the_total_makes_up_for_none_that_is_left_out(loaded, conn, lying):
+    ids = loaded.control.ids("vehicles", EAST)
+    settle(loaded)
+    conn.execute("DELETE FROM tekmetric.vehicles WHERE tm_id = ANY (%s)", [[ids[0], ids[-1]]])
+    hidden = short(EAST, ids[-1], len(ids))
+
+    def lie(request, data):
+        data = hidden(request, data)
+        if request.path != f"/shop/{EAST}/vehicle":
+            return data
+        return {
+            **data,
+            "content": [{**each, "year": "x"} if each["id"] == ids[0] else each for each in data["content"]],
+        }
+
+    lying.twist = lie
+    assert loaded.scan("vehicles").accounts["vehicles"].unseen == 1
+
+
 class TestEndedBetweenTheLastPageAndItsCheck:
     """The attempt is lost while it asks for a short list's total once more. The next one checks the list."""
 

@@ -28,11 +28,11 @@ def read_again_if_short(
 ) -> None:
     """Let the list be read again if it shows fewer rows than its total claims.
 
-    `stage`: stores what is new on a page of the list that was read after its end; the resume point stays.
-
     A scan does so only if that takes fewer requests than looking up the missing rows. If the list of a sync stays
     short, its partition is marked as short: rows that the list left out would be missing in the copy. A sync also reads
     a list once more that became shorter meanwhile: rows that moved to a page that was read already were not shown.
+
+    `stage`: stores what is new on a page of the list that was read after its end; the resume point stays.
     """
     if isinstance(extract.entity, Discovered):
         _read_brief_again_if_short(extract, listings[number], number)
