@@ -24,8 +24,9 @@ Position = int | str | None
 class Page:
     """One page of a list. `next` is the position of the next page, None at the end of the list.
 
-    `total_pages` and `total_entries` are what the server claims, None if it claims nothing usable. `date` is the
-    server's clock. `as_of` is the time up to which the server says that the list is complete.
+    `total_pages` and `total_entries` are what the server claims, None if it claims nothing usable. `number` is what it
+    says which page this is, likewise. `date` is the server's clock. `as_of` is the time up to which the server says
+    that the list is complete.
     """
 
     position: Position
@@ -33,6 +34,7 @@ class Page:
     next: Position
     total_pages: int | None = None
     total_entries: int | None = None
+    number: int | None = None
     date: datetime | None = None
     as_of: datetime | None = None
 
@@ -298,6 +300,8 @@ class _Numbered(Paginator):
         return not page.rows and (not claims or self._nth(page.position) < max(claims))
 
     def contradiction(self, page: Page, crawl: Crawl) -> str:
+        if self._is_another(page, crawl):
+            return f"page {page.position} was asked for, but the answer says that it is page {page.number}"
         if page.rows or (page.total_entries is not None and crawl.rows >= page.total_entries):
             return ""
         number = self._nth(page.position)
@@ -308,6 +312,14 @@ class _Numbered(Paginator):
         if number <= last and (number, last) != (1, 1):
             return f"page {number} is empty, but the list says that it has {max(last, number)} pages"
         return ""
+
+    def _is_another(self, page: Page, crawl: Crawl) -> bool:
+        """Return whether the server says that it shows another page than the one that was asked for.
+
+        Past the end some servers show their last page once more, and some call each page their first one.
+        """
+        last = max(crawl.total_pages or 0, page.total_pages or 0)
+        return page.number not in (None, page.position, self.start) and self._nth(page.position) <= last
 
     def past_end(self, page: Page, crawl: Crawl) -> bool:
         return self._nth(page.position) > max(crawl.total_pages or 0, page.total_pages or 0, 2)
@@ -337,7 +349,7 @@ class PageNumber(_Numbered):
 
     @property
     def beside(self) -> tuple[str, ...]:
-        return tuple(f"{self.meta}.{name}" for name in ("total_pages", "total_entries", "per_page"))
+        return tuple(f"{self.meta}.{name}" for name in ("total_pages", "total_entries", "per_page", "page"))
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         rows = listed_rows(answer, self.rows)
@@ -345,7 +357,8 @@ class PageNumber(_Numbered):
         meta = data.get(self.meta)
         meta = meta if isinstance(meta, dict) else {}
         total, entries = as_count(meta.get("total_pages")), as_count(meta.get("total_entries"))
-        page = Page(position, rows, None, total_pages=total, total_entries=entries, date=answer.date)
+        number = as_count(meta.get("page"))
+        page = Page(position, rows, None, total, entries, number, answer.date)
         total_pages = crawl.after(page).total_pages
         more = bool(rows) if total_pages is None else self._nth(position) < total_pages or _is_full(rows, meta, crawl)
         return replace(page, next=position + 1 if more else None)
@@ -418,13 +431,15 @@ class SpringPage(_Numbered):
 
     @property
     def beside(self) -> tuple[str, ...]:
-        return ("totalPages", "totalElements", "last")
+        return ("totalPages", "totalElements", "last", "number")
 
     def read(self, answer: Answer, position: int, crawl: Crawl = FRESH) -> Page:
         data = {self.rows: answer.data} if isinstance(answer.data, list) else answer.data
         rows = listed_rows(replace(answer, data=data), self.rows)
         pages, entries = as_count(data.get("totalPages")), as_count(data.get("totalElements"))
-        page = Page(position, rows, None, total_pages=pages, total_entries=entries, date=answer.date)
+        # Where requests count from one, Spring's answers still count from zero.
+        number = as_count(data.get("number")) if self.start == 0 else None
+        page = Page(position, rows, None, pages, entries, number, answer.date)
         total_pages = crawl.after(page).total_pages
         is_last = data.get("last", total_pages is not None) is True
         more = self._nth(position) < (total_pages or 0) or (bool(rows) and not is_last)

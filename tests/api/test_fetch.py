@@ -257,6 +257,62 @@ def test_an_empty_feed_with_a_total_is_asked_once():
     assert client.asked == [1]
 
 
+# -- pages of another number
+
+
+def asked_for(paginator: PageNumber | SpringPage, named: Callable[[int], Any]) -> Fake:
+    """Serves 40 rows on 4 pages, which say that their number is `named(number)`."""
+
+    def answer(request: Request) -> dict:
+        number = request.params["page"]
+        index = number - paginator.start
+        rows = cut(40, 10)[index] if index < 4 else []
+        if isinstance(paginator, SpringPage):
+            return {"content": rows, "totalPages": 4, "number": named(number)}
+        return {"rows": rows, "meta": {"total_pages": 4, "page": named(number)}}
+
+    return Fake(answer)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("paginator", [NUMBERED, SpringPage()])
+def test_a_page_that_says_that_it_is_another_one_is_no_page(paginator, workers):
+    client = asked_for(paginator, lambda number: {2: 3}.get(number, number))
+    with pytest.raises(RefuseData, match="page 2 was asked for, but the answer says that it is page 3"):
+        list(pages(client, FEED, paginator, workers=workers))
+    assert client.asked.count(2) == 2
+
+
+@pytest.mark.parametrize("paginator", [NUMBERED, SpringPage()])
+def test_a_page_that_is_another_one_once_loses_nothing(paginator):
+    names = iter([3])
+    client = asked_for(paginator, lambda number: next(names, 2) if number == 2 else number)
+    assert ids(pages(client, FEED, paginator)) == list(range(40))
+
+
+@pytest.mark.parametrize(
+    ("paginator", "named"),
+    [
+        (NUMBERED, lambda number: 1),
+        (NUMBERED, lambda number: str(number)),
+        (NUMBERED, lambda number: None),
+        (NUMBERED, lambda number: "third"),
+        (SpringPage(), lambda number: 0),
+        (SpringPage(start=1), lambda number: number - 1),
+    ],
+)
+def test_what_a_server_calls_its_pages_ends_no_honest_list(paginator, named):
+    assert ids(pages(asked_for(paginator, named), FEED, paginator)) == list(range(40))
+
+
+def test_a_server_that_names_its_last_page_past_the_end_ends_the_list():
+    def answer(request: Request) -> dict:
+        number = min(request.params["page"], 3)
+        return {"rows": cut(30, 10)[number - 1], "meta": {"total_pages": 3, "per_page": 10, "page": number}}
+
+    assert sorted(set(ids(pages(Fake(answer), FEED, NUMBERED)))) == list(range(30))
+
+
 # -- loops and limits
 
 

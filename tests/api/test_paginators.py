@@ -41,7 +41,7 @@ def test_page_number_asks_by_its_param():
 def test_page_number_reads_rows_totals_and_clock():
     meta = {"total_pages": 7, "total_entries": 650, "per_page": 100, "page": 2}
     answer = Answer({"line_items": rows(100), "meta": meta}, NOON)
-    assert LINES.read(answer, 2) == Page(2, rows(100), 3, 7, 650, NOON)
+    assert LINES.read(answer, 2) == Page(2, rows(100), 3, 7, 650, 2, NOON)
 
 
 @pytest.mark.parametrize("count", [0, 1, 100])
