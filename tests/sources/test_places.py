@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.api.errors import ApiError, NotFound
+from include.api.errors import ApiError, NotFound, TryLater
 from include.api.request import Request
 from include.confidence import unproven
 from include.confidence.summary import ForensicSummary
@@ -159,4 +159,21 @@ def test_new_rows_alone_are_no_sign_of_another_account(seller, conn):
     before = rows(conn, "catalog_categories").keys()
     seller.control.mutate(Mutation("create", "categories", fields={"name": "New"}))
     sync_entities(seller.context)
+    assert len(rows(conn, "catalog_categories").keys() - before) == 1
+
+
+def test_outage_is_no_sign_of_another_account(seller, conn):
+    """The list shows nothing that the copy has, and no record answers."""
+    seller.control.advance(10 * 24 * 3600)
+    sync_entities(seller.context)
+    before = rows(conn, "catalog_categories").keys()
+    seller.control.mutate(Mutation("create", "categories", fields={"name": "New"}))
+
+    def down(request: Request, data: Any) -> Any:
+        if request.path.endswith("/batch-retrieve") or (request.path.count("/") > 2 and "search" not in request.path):
+            raise TryLater(f"{request}: answered 503")
+        return data
+
+    with twisted(seller.context, down) as context:
+        sync_entities(context, only="catalog_categories")
     assert len(rows(conn, "catalog_categories").keys() - before) == 1

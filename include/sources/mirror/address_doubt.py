@@ -110,9 +110,9 @@ def is_another_account(context: MirrorContext, extract: Extract) -> bool:
     if stage.conn.execute(sql.SQL(ONLY_NEW).format(**names)).rowcount == 0:
         return False
     newest = _newest_rows(context, entity)
-    if not newest or _shows_one(context, entity.table, entity.lookup, newest):
+    if not newest or _shows_one(context, entity.table, entity.lookup, newest, outage=True):
         return False
-    return not _finds_another_entity(context, extract, None)
+    return not _finds_another_entity(context, extract, None, outage=True)
 
 
 def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
@@ -155,8 +155,11 @@ def _known_rows(extract: Extract, lookup: Lookup, place: object) -> list[tuple]:
     return stage.conn.execute(sql.SQL(query).format(**parts)).fetchall()
 
 
-def _finds_another_entity(context: MirrorContext, extract: Extract, place: object) -> bool:
-    """Return whether the source shows a row of another entity that the copy has. True if there is none to try."""
+def _finds_another_entity(context: MirrorContext, extract: Extract, place: object, *, outage: bool = False) -> bool:
+    """Return whether the source shows a row of another entity that the copy has. True if there is none to try.
+
+    `outage`: as in `_shows_one`.
+    """
     tried = False
     for other in context.source.entities:
         if other.table is extract.entity.table or other.lookup.by != other.table.key:
@@ -170,15 +173,21 @@ def _finds_another_entity(context: MirrorContext, extract: Extract, place: objec
             sql.Literal(KNOWN_ROWS),
         )
         rows = context.conn.execute(query).fetchall()
-        if _shows_one(context, other.table, other.lookup, rows):
+        if _shows_one(context, other.table, other.lookup, rows, outage=outage):
             return True
         tried = tried or bool(rows)
     return not tried
 
 
-def _shows_one(context: MirrorContext, table: Table, lookup: Lookup, rows: Sequence[tuple]) -> bool:
-    """Return whether the address shows one of these rows. It is asked for one after the other, until one is shown."""
-    return any(look.shows_record for row in rows for _, look in look_up(context, table, lookup, [row]))
+def _shows_one(
+    context: MirrorContext, table: Table, lookup: Lookup, rows: Sequence[tuple], *, outage: bool = False
+) -> bool:
+    """Return whether the address shows one of these rows. It is asked for one after the other, until one is shown.
+
+    `outage`: whether no answer counts as one, unless the request is refused
+    """
+    looks = (look for row in rows for _, look in look_up(context, table, lookup, [row]))
+    return any(look.shows_record or (outage and look.unknown and not look.needs_person) for look in looks)
 
 
 def _place_column(context: MirrorContext, entity: Entity) -> str | None:
