@@ -83,6 +83,13 @@ def test_place_without_rights_loses_nothing(seller, conn, place, name):
     assert (seller_sees.plan.delete, seller_sees.metrics["unproven"]) == (0, 0)
 
 
+def test_place_that_the_copy_lacks_hides_as_much(seller, conn, place):
+    conn.execute("DELETE FROM square.locations WHERE id = %s", [place])
+    with twisted(seller.context, without(conn, place, *PLACED)) as context:
+        summary = scanned(context, "payments")
+    assert (summary.plan.delete, summary.metrics["unproven"]) == (0, len(keys_at(conn, place, "payments")))
+
+
 @pytest.mark.parametrize("name", PLACED)
 def test_all_of_one_kind_may_be_gone_from_a_place(seller, conn, place, name):
     """Something else of the place is shown at its own address."""

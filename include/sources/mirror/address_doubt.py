@@ -210,7 +210,7 @@ SELECT FROM {stage} HAVING count(*) > 0 AND NOT EXISTS (SELECT FROM {stage} s JO
 """
 
 PLACES = """
-SELECT {place}, {key} FROM {plan} p JOIN {places} l ON {own} = {place}
-WHERE p._operation = 'delete' AND {absent} AND l.deleted_at IS NULL
+SELECT {place}, {key} FROM {plan} p LEFT JOIN {places} l ON {own} = {place}
+WHERE p._operation = 'delete' AND {absent} AND {place} IS NOT NULL AND l.deleted_at IS NULL
   AND NOT EXISTS (SELECT FROM {stage} s WHERE {listed} = {place})
 """
