@@ -20,8 +20,9 @@ writer; the pool's description says which run. It continues by itself after the 
 **Mode `validate`** writes to no table but `confidence.integrity_check`, and reads nothing into the copy. It checks the
 copy in itself (rows name rows that are there, the money adds up, no payment gave back more than it took, the stock is
 that of the counts), counts every table against Square's lists, key by key, and compares 20 rows of each list field by
-field with what Square answers for just these. What changed since the last sync does not count. It costs the requests
-of a nightly scan, one for each 1,000 orders and 100 payments, and some 200 more.
+field with what Square answers for just these. What could not be read, proven or stored fails it too. What changed
+since the last sync does not count. It costs the requests of a nightly scan, one for each 1,000 orders and 100
+payments, and some 200 more.
 
 ## If `sync` fails
 What its message does not name is synced; what it names keeps its watermark and is read again.

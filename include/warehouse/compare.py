@@ -178,18 +178,25 @@ def plan_counts(stage: Stage) -> Mapping[tuple[str, str], int]:
     return Counter({(operation, status): count for operation, status, count in rows})
 
 
-def plan_examples(stage: Stage, operation: str, limit: int = 25) -> list:
+def plan_examples(stage: Stage, operation: str, limit: int = 25, *, proven: bool = False) -> list:
     """Return the keys of the first `limit` rows that are planned for `operation` and are drift.
 
     Rows that the source listed come first, in its order. A key is a JSON value; of several columns, a list of values.
+    `proven`: without rows that are candidates or unproven.
     """
+    drift = "_status = 'confirmed'" if proven else "_status NOT IN ('young', 'due', 'stale', 'noise')"
     key = stage.table.key
     rows = stage.conn.execute(
         sql.SQL(
             "SELECT jsonb_build_array({p_key}) FROM {plan} p LEFT JOIN {stage} s ON {same}"
-            " WHERE _operation = %s AND _status NOT IN ('young', 'due', 'stale', 'noise')"
-            " ORDER BY _page, _place, {p_key} LIMIT %s"
-        ).format(p_key=identifiers(key, "p"), plan=stage.plan, stage=stage.sql, same=same_key(key, "s", "p")),
+            " WHERE _operation = %s AND {drift} ORDER BY _page, _place, {p_key} LIMIT %s"
+        ).format(
+            p_key=identifiers(key, "p"),
+            plan=stage.plan,
+            stage=stage.sql,
+            same=same_key(key, "s", "p"),
+            drift=sql.SQL(drift),
+        ),
         [operation, limit],
     ).fetchall()
     return [values[0] if len(key) == 1 else values for (values,) in rows]

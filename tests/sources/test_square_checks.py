@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from include.api.errors import RefuseData
 from include.confidence.integrity import Severity
 from include.simulators.square import Fault, Mutation
 from include.sources.base import IntegrityFailed, ScanRefused, entity_of
@@ -17,6 +18,7 @@ from include.sources.square.checks import CHECKS
 from include.warehouse import fence
 
 from .square import RUN, Seller, everything, put, rows, selling
+from .twisted import twisted
 
 SMALL = {"locations": 3, "categories": 4, "items": 14, "variations": 20, "vendors": 3, "orders": 60, "line_items": 200}
 EARLY, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -220,7 +222,7 @@ class TestValidate:
         mirrored = {table.name for entity in SOURCE.entities for table in entity.tables}
         assert names == (
             {check.name for check in CHECKS}
-            | {f"{name}_count" for name in mirrored}
+            | {f"{name}_{what}" for name in mirrored for what in ("count", "unproven")}
             | {f"{entity.name}_sample" for entity in SOURCE.entities}
         )
         assert [str(finding) for finding in findings if finding.failed] == []
@@ -267,6 +269,44 @@ class TestValidate:
             validate(synced.context)
         total = len(synced.control.ids("payments"))
         assert failed(conn)["payments_count"] == ("error", total, total, [f"missing {gone}", "surplus invented"])
+
+    def test_record_that_can_not_be_stored_is_no_copy_in_step(self, synced, conn):
+        """Neither the list nor the copy counts it."""
+        refused = synced.control.ids("payments")[0]
+        conn.execute("DELETE FROM square.payments WHERE id = %s", [refused])
+
+        def without_status(request, data):
+            records = data.get("payments") or [data.get("payment") or {}]
+            for record in records:
+                if record.get("id") == refused:
+                    del record["status"]
+            return data
+
+        with twisted(synced.context, without_status) as context, pytest.raises(IntegrityFailed):
+            validate(context)
+        why = f"{refused}: it is there, but can't be stored: status is missing, which every record has"
+        assert failed(conn) == {"payments_unproven": ("error", 0, 1, [why])}
+
+    def test_location_that_is_refused_is_neither_surplus_nor_in_step(self, synced, conn):
+        place = synced.control.ids("locations")[0]
+        conn.execute("DELETE FROM square.payments WHERE location_id = %s", [place])
+        left = len(rows(conn, "payments"))
+
+        def refuse(request, data):
+            if request.params.get("location_id") == place or place in (request.body or {}).get("location_ids", ()):
+                raise RefuseData("forbidden")
+            return data
+
+        with twisted(synced.context, refuse) as context, pytest.raises(IntegrityFailed):
+            validate(context)
+        found = failed(conn)
+        severity, expected, actual, [why] = found["payments_unproven"]
+        assert (severity, expected, actual) == ("error", 0, 1)
+        assert why.startswith(f"the list of {place}: forbidden")
+        orders = [id_ for id_, row in rows(conn, "orders").items() if row["location_id"] == place]
+        assert found["orders_unproven"][2] == len(orders) + 1
+        assert not {"payments_count", "orders_count"} & found.keys()
+        assert len(rows(conn, "payments")) == left
 
     def test_missing_line_is_counted_and_breaks_the_total(self, synced, conn):
         order = next(o for o in synced.control.ids("orders") if synced.control.row("orders", o).get("line_items"))

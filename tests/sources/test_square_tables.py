@@ -171,6 +171,13 @@ class TestRows:
             {"location_id": "L1", "price_money": 5},
             {"location_id": "L1", "price_money": {"amount": Decimal("4.99")}},
             {"location_id": "L1", "inventory_alert_threshold": "few"},
+            # Python reads these, and Postgres does not.
+            {"location_id": "L1", "sold_out_valid_until": "2026-01-01T10Z"},
+            {"location_id": "L1", "sold_out_valid_until": "2026-01-01T10:00:00,5Z"},
+            {"location_id": "L1", "sold_out_valid_until": "2026-W01-1T00:00:00Z"},
+            {"location_id": "L1", "sold_out_valid_until": "2026-01-01T00:00:00+16:00"},
+            {"location_id": "L1", "inventory_alert_threshold": "\uff11\uff12"},
+            {"location_id": "L1", "price_money": {"amount": "\uff11\uff12"}},
         ],
     )
     def test_override_that_nothing_can_be_computed_from_is_refused(self, override):
@@ -371,6 +378,8 @@ class TestAvailability:
             ({}, False),
             ({"sold_out": True, "sold_out_valid_until": "2020-01-01T00:00:00Z"}, False),
             ({"sold_out": True, "sold_out_valid_until": "2999-01-01T00:00:00Z"}, True),
+            ({"sold_out": True, "sold_out_valid_until": "2020-01-01T00:00:00.123456789+15:59"}, False),
+            ({"sold_out": True, "sold_out_valid_until": ""}, True),
         ],
     )
     def test_sold_out_in_one_variation_there(self, conn, override, sold_out):

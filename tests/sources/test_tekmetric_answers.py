@@ -1,5 +1,6 @@
 """Answers about an order: honest ones pass in all their forms, those that contradict themselves are refused."""
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from decimal import Decimal
@@ -99,6 +100,19 @@ def twice(answer: dict[str, Any], *path: Any) -> dict[str, Any]:
     for each in path:
         inner = inner[each]
     return changed(answer, *path, to=[*inner, inner[0]])
+
+
+MONEY = re.compile(r"total|subtotal|taxes|discount|amount|retail|cost|rate|profit|\w+(Total|Price|Profit)")
+
+
+def refunded(answer: Any) -> Any:
+    """The answer of an order that gives all of it back: each amount below 0, hours and quantities as they were."""
+    if isinstance(answer, list):
+        return list(map(refunded, answer))
+    if not isinstance(answer, dict):
+        return answer
+    amounts = {name for name in answer if MONEY.fullmatch(name) and isinstance(answer[name], int | str)}
+    return {name: -Decimal(each) if name in amounts else refunded(each) for name, each in answer.items()}
 
 
 def everything(config: Config) -> Iterator[tuple[Any, Any, Any]]:
@@ -215,6 +229,25 @@ class TestEstimate:
         self.check(estimate)
 
     @pytest.mark.parametrize(
+        "estimate",
+        [
+            ESTIMATE,
+            changed(ESTIMATE, "taxes", to=None),
+            {**changed(ESTIMATE, "taxes", to=None), "taxRate": Decimal("6.75")},
+            changed(ESTIMATE, "feesTotal", to=None),
+            changed(ESTIMATE, "jobs", 1, "declined", to=True),
+            changed(changed(ESTIMATE, "jobs", 1, "declined", to=True), "total", to=79126 - 2500),
+        ],
+    )
+    def test_of_a_refund_passes(self, estimate):
+        self.check(estimate)
+        self.check(refunded(estimate))
+
+    def test_of_a_refund_has_all_its_jobs(self):
+        with pytest.raises(RefuseData, match="don't come to the estimate's total"):
+            self.check({**refunded(ESTIMATE), "jobs": refunded([BRAKES])})
+
+    @pytest.mark.parametrize(
         ("estimate", "why"),
         [
             ([], "no JSON object"),
@@ -302,6 +335,7 @@ class TestTogether:
     )
     def test_are_of_one_order_and_state(self, profit):
         assert record(HEAD, ESTIMATE, profit)
+        assert record(HEAD, refunded(ESTIMATE), refunded(profit))
 
     @pytest.mark.parametrize(
         ("head", "estimate", "profit"),

@@ -549,6 +549,21 @@ class TestConnection:
         conn.execute("UPDATE tekmetric.repair_orders SET notes = 'spoiled' WHERE tm_id = %s", [id_])
         assert fewer.scan().metrics["rows_differing"] == 1
 
+    def test_of_a_shop_that_was_left_out_for_long_catches_up_with_it(self, conn):
+        begin = datetime.now(UTC) - timedelta(days=50)
+        with trading(conn, now=begin.isoformat()) as shops:
+            control = shops.control
+            shops.sync("backfill")
+            elsewhere(shops, {"shops": [asdict(Shop(WEST, "WEST", "America/New_York"))]}).sync(days_back=3)
+            control.advance(10 * 24 * 3600)
+            posted = next(id_ for id_ in control.ids(shop=EAST) if control.order(id_)["status"] == 5)
+            control.mutate(Mutation("update", "orders", posted, {"paid": 4711}))
+            new = with_job(shops)
+            control.mutate(Mutation("post", "orders", new))
+            control.advance(40 * 24 * 3600)
+            shops.sync(days_back=3)
+            assert (order(conn, posted)["amount_paid"], order(conn, new)["status"]) == (4711, "POSTED")
+
     def test_of_a_shop_that_was_left_out_does_not_make_every_sync_read_people(self, loaded, conn):
         fewer = elsewhere(loaded, {"shops": [asdict(Shop(EAST, "JJ AUTO", "America/New_York"))]})
         conn.execute("UPDATE confidence.sync_state SET in_step_at = in_step_at - interval '25 hours'")

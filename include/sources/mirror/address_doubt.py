@@ -1,15 +1,17 @@
 """Whether an address that finds nothing is believed: it may be out of order, or the token may be another account's."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from psycopg import sql
 
+from include.sources.base import entity_of
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import look_up
 from include.sources.mirror.lookup_request import Lookup
-from include.warehouse.sql_fragments import identifiers, same_key
+from include.warehouse.sql_fragments import among, identifiers, same_key
 from include.warehouse.table import Table
 
 # The number of rows that tell whether an address finds anything at all.
@@ -20,6 +22,9 @@ NO_LIST_SHOWN = (
 )
 NOTHING_SHOWN = (
     "it is not found, but nor is anything else that the copy has from there, as if the token were another account's"
+)
+PLACE_HIDDEN = (
+    "it is not found, but nor is anything else that the copy has of {place}, as if the token had lost its rights there"
 )
 
 
@@ -50,13 +55,69 @@ def address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, plac
     return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
 
 
+def hidden_places(context: MirrorContext, extract: Extract, absent: Sequence[tuple]) -> Mapping[tuple, str]:
+    """Return which of the absent rows may only be hidden with all else of their place, as {key: why}.
+
+    A place is one of the partitions by which lists of the source are read, such as a location. A token that has lost
+    its rights there finds nothing of it at any address. Rows whose address names the place are left to `address_doubt`.
+    A place that is deleted in the copy hides nothing.
+    """
+    listed_by, column = _place(context, extract.entity)
+    if column is None or column in extract.entity.lookup.by or not absent:
+        return {}
+    key, places = extract.entity.table.key, entity_of(context.source, listed_by).table
+    query = sql.SQL(PLACES).format(
+        place=sql.Identifier("p", column),
+        key=identifiers(key, "p"),
+        plan=extract.stage.plan,
+        absent=among(key, absent, "p"),
+        places=places.sql,
+        own=sql.Identifier("l", *places.key),
+        stage=extract.stage.sql,
+        listed=sql.Identifier("s", column),
+    )
+    unlisted: dict[object, list[tuple]] = defaultdict(list)
+    for place, *found in extract.stage.conn.execute(query):
+        unlisted[place].append(tuple(found))
+    return {
+        each: PLACE_HIDDEN.format(place=place)
+        for place, keys in unlisted.items()
+        if not _finds_another_entity(context, extract, place)
+        for each in keys
+    }
+
+
+def _place(context: MirrorContext, entity: Entity) -> tuple[str, str] | tuple[None, None]:
+    """Return (the entity that lists the places, the column with a row's place); (None, None) if rows have no place."""
+    lists = {
+        each.partitions.listed_by
+        for each in context.source.entities
+        if each.partitions and each.partitions.listed_by and not isinstance(each, Child)
+    }
+    own = [(each.entity, *each.by) for each in entity.implied if each.entity in lists and len(each.by) == 1]
+    return own[0] if own else (None, None)
+
+
+def is_another_account(context: MirrorContext, extract: Extract) -> bool:
+    """Return whether a sync has read another account: only rows that the copy lacks, and the source shows none of it.
+
+    Rows whose address names a partition can't be mistaken for another account's.
+    """
+    entity, stage = extract.entity, extract.stage
+    if entity.partitions and entity.partitions.column in entity.lookup.by:
+        return False
+    names = {"stage": stage.sql, "table": entity.table.sql, "same": same_key(entity.table.key, "s", "t")}
+    if stage.conn.execute(sql.SQL(ONLY_NEW).format(**names)).rowcount == 0:
+        return False
+    newest = _newest_rows(context, entity)
+    if not newest or _shows_one(context, entity.table, entity.lookup, newest, outage=True):
+        return False
+    return not _finds_another_entity(context, extract, None, outage=True)
+
+
 def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
     """Return whether an empty list is true: the rows of the copy that changed last are gone at their own addresses."""
-    entity, moment = extract.entity, extract.entity.table.moment
-    query = sql.SQL("SELECT {} FROM {} t WHERE deleted_at IS NULL ORDER BY {} DESC NULLS LAST LIMIT {}").format(
-        identifiers(entity.lookup.by), entity.table.sql, sql.Identifier(moment), sql.Literal(KNOWN_ROWS)
-    )
-    newest = context.conn.execute(query).fetchall()
+    entity, newest = extract.entity, _newest_rows(context, extract.entity)
     return (
         entity.lookup.own
         and all(not (look.unknown or look.rows) for _, look in look_up(context, entity.table, entity.lookup, newest))
@@ -64,12 +125,20 @@ def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
     )
 
 
+def _newest_rows(context: MirrorContext, entity: Entity) -> list[tuple]:
+    """Return the values to look up the few rows of the copy that changed last."""
+    query = "SELECT {by} FROM {table} t WHERE deleted_at IS NULL AND ({by}) IS NOT NULL ORDER BY {order} LIMIT {few}"
+    order = sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(entity.table.moment or entity.table.key[0]))
+    names = {"by": identifiers(entity.lookup.by), "table": entity.table.sql, "few": sql.Literal(KNOWN_ROWS)}
+    return context.conn.execute(sql.SQL(query).format(order=order, **names)).fetchall()
+
+
 def _known_rows(extract: Extract, lookup: Lookup, place: object) -> list[tuple]:
     """Return the values to look up a few rows that both list and copy have, as one may have been deleted meanwhile.
 
     None of them is a row that the list shows as deleted.
     """
-    table, stage = extract.entity.table, extract.stage
+    table, stage, partitions = extract.entity.table, extract.stage, extract.entity.partitions
     query = (
         "SELECT {by} FROM {stage} s JOIN {table} t ON {same}"
         " WHERE t.deleted_at IS NULL AND {deleted} IS NOT TRUE AND ({by}) IS NOT NULL AND {there} LIMIT {few}"
@@ -80,37 +149,68 @@ def _known_rows(extract: Extract, lookup: Lookup, place: object) -> list[tuple]:
         "table": table.sql,
         "same": same_key(table.key, "s", "t"),
         "deleted": sql.Identifier("s", table.tombstone) if table.tombstone else sql.SQL("false"),
-        "there": _is_there(extract.entity, place),
+        "there": _is_at(partitions and partitions.column, place),
         "few": sql.Literal(KNOWN_ROWS),
     }
     return stage.conn.execute(sql.SQL(query).format(**parts)).fetchall()
 
 
-def _finds_another_entity(context: MirrorContext, extract: Extract, place: object) -> bool:
-    """Return whether the source shows a row of another entity that the copy has. True if there is none to try."""
+def _finds_another_entity(context: MirrorContext, extract: Extract, place: object, *, outage: bool = False) -> bool:
+    """Return whether the source shows a row of another entity that the copy has. True if there is none to try.
+
+    `outage`: as in `_shows_one`.
+    """
     tried = False
     for other in context.source.entities:
         if other.table is extract.entity.table or other.lookup.by != other.table.key:
             continue
-        if place is not None and (other.partitions is None or other.partitions.column not in other.lookup.by):
+        if place is not None and _place_column(context, other) is None:
             continue
         query = sql.SQL("SELECT {} FROM {} t WHERE t.deleted_at IS NULL AND {} LIMIT {}").format(
-            identifiers(other.lookup.by, "t"), other.table.sql, _is_there(other, place), sql.Literal(KNOWN_ROWS)
+            identifiers(other.lookup.by, "t"),
+            other.table.sql,
+            _is_at(_place_column(context, other), place),
+            sql.Literal(KNOWN_ROWS),
         )
         rows = context.conn.execute(query).fetchall()
-        if _shows_one(context, other.table, other.lookup, rows):
+        if _shows_one(context, other.table, other.lookup, rows, outage=outage):
             return True
         tried = tried or bool(rows)
     return not tried
 
 
-def _shows_one(context: MirrorContext, table: Table, lookup: Lookup, rows: Sequence[tuple]) -> bool:
-    """Return whether the address shows one of these rows. It is asked for one after the other, until one is shown."""
-    return any(look.shows_record for row in rows for _, look in look_up(context, table, lookup, [row]))
+def _shows_one(
+    context: MirrorContext, table: Table, lookup: Lookup, rows: Sequence[tuple], *, outage: bool = False
+) -> bool:
+    """Return whether the address shows one of these rows. It is asked for one after the other, until one is shown.
+
+    `outage`: whether no answer counts as one, unless the request is refused
+    """
+    looks = (look for row in rows for _, look in look_up(context, table, lookup, [row]))
+    return any(look.shows_record or (outage and look.unknown and not look.needs_person) for look in looks)
 
 
-def _is_there(entity: Entity, place: object) -> sql.Composable:
-    """Return the condition on rows `t` that they are of this partition; none if `place` is None."""
+def _place_column(context: MirrorContext, entity: Entity) -> str | None:
+    """Return the column with the place of a row, whether its address names the place or not; None if it has none."""
+    partitions = entity.partitions
+    if partitions and partitions.column in entity.lookup.by:
+        return partitions.column
+    return _place(context, entity)[1]
+
+
+def _is_at(column: str | None, place: object) -> sql.Composable:
+    """Return the condition on rows `t` that they are of this place; none if `place` is None."""
     if place is None:
         return sql.SQL("true")
-    return sql.SQL("{} = {}").format(sql.Identifier("t", entity.partitions.column), sql.Literal(place))
+    return sql.SQL("{} = {}").format(sql.Identifier("t", column), sql.Literal(place))
+
+
+ONLY_NEW = """
+SELECT FROM {stage} HAVING count(*) > 0 AND NOT EXISTS (SELECT FROM {stage} s JOIN {table} t ON {same})
+"""
+
+PLACES = """
+SELECT {place}, {key} FROM {plan} p LEFT JOIN {places} l ON {own} = {place}
+WHERE p._operation = 'delete' AND {absent} AND {place} IS NOT NULL AND l.deleted_at IS NULL
+  AND NOT EXISTS (SELECT FROM {stage} s WHERE {listed} = {place})
+"""

@@ -43,7 +43,7 @@ def account(context: MirrorContext, extract: Extract, stage: Stage, compared: in
         **_listed_rows(extract, stage, compared),
         **_copied_rows(context, extract, stage, surplus),
         **_missing_rows(stage),
-        unseen=_count_unseen(extract) if stage is extract.stage else 0,
+        unseen=count_unseen(extract) if stage is extract.stage else 0,
     )
 
 
@@ -127,7 +127,7 @@ def count_unlisted(extract: Extract) -> int:
     return extract.stage.conn.execute(query.format(extract.stage.plan, sql.SQL(FOUND))).fetchone()[0]
 
 
-def _count_unseen(extract: Extract) -> int:
+def count_unseen(extract: Extract) -> int:
     """Return how many rows of the lists' totals neither the lists nor a second look has shown. 0 without totals.
 
     What a second look found counts for the lists of its own partition. A list that became shorter while it was read
@@ -155,6 +155,12 @@ def _unlisted_by_partition(extract: Extract) -> Mapping[str, tuple[int, int]]:
     query = sql.SQL(UNLISTED).format(column=column, found=sql.SQL(FOUND), plan=extract.stage.plan)
     alone = sorted({state["partition"] for state in extract.lists.values()})
     return {name: counts for name, *counts in extract.stage.conn.execute(query, {"alone": alone})}
+
+
+def doubts(stage: Stage) -> list[tuple[list, str]]:
+    """Return (key, why) of each row that could not be proven or stored."""
+    query = sql.SQL("SELECT key, why FROM ({}) d ORDER BY 1").format(sql.SQL(DOUBTS).format(**_sql_names(stage)))
+    return stage.conn.execute(query).fetchall()
 
 
 def too_many_unlisted(extract: Extract, account: Account) -> str:

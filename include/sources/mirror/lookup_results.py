@@ -20,7 +20,7 @@ class LookupResults:
     def save(self, page: CompletePage) -> None:
         """Store with the pull what the look-ups of a page have shown besides its records."""
         refused = [(each.key, True, each.reason) for each in page.skipped if each.failed]
-        if self.stage.pull.purpose == "scan":
+        if self.stage.pull.purpose != "sync":
             refused += [(list(key), True, LISTED_ONLY) for key in page.absent]
         self.stage.remember_refused(refused)
         self.stage.save_progress(

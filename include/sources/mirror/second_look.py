@@ -8,7 +8,7 @@ from datetime import datetime
 from psycopg import sql
 
 from include.api.errors import RefuseData
-from include.sources.mirror.address_doubt import address_doubt, place_of
+from include.sources.mirror.address_doubt import address_doubt, hidden_places, place_of
 from include.sources.mirror.agreement import Disagreement, require_agreement, staged_readings
 from include.sources.mirror.brief import OLDER_THAN_LISTED, is_older, listed_versions
 from include.sources.mirror.context import MirrorContext
@@ -187,8 +187,9 @@ def _settle_absent(context: MirrorContext, extract: Extract, absent: Sequence[Su
     # A flag of the list and the address agree that a record is deleted.
     keys = [suspect.key for suspect in absent]
     listed = extract.lookups.listed(keys) - extract.flagged_deleted(keys)
+    hidden = hidden_places(context, extract, keys)
     for suspect in absent:
-        if doubt := doubts.get(place_of(extract, lookup, suspect.by)):
+        if doubt := doubts.get(place_of(extract, lookup, suspect.by)) or hidden.get(suspect.key):
             _settle_unproven(extract, suspect, doubt)
         elif suspect.key in listed:
             _settle_unproven(extract, suspect, LISTED_ONLY, even_confirmed=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from include.api.errors import ApiError, FixConfiguration, ListCapped
 from include.sources.base import NeedsPerson, SyncFailed
+from include.sources.mirror.address_doubt import is_another_account
 from include.sources.mirror.changes import Feed
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
@@ -120,7 +121,8 @@ class _Sync:
         """Read an entity's changes, and write them with their children and the records that they refer to.
 
         Raises RecordsSkipped after everything that is proven is written. No watermark has passed what is not.
-        Raises ApiError or PullError where the entity can't be read, so that nothing is written.
+        Raises ApiError or PullError where the entity can't be read, so that nothing is written; and NeedsPerson where
+        the account is another one.
         """
         started, context = time.monotonic(), self.context
         partitions, partition_problems = partitions_to_read(context, entity)
@@ -133,6 +135,9 @@ class _Sync:
             log.warning("%s The whole list is read instead", error)
             groups = [replace(group, since=None) for group in groups]
             extract = stage_changes(context, entity, groups, self.clock, full=self.full)
+        if is_another_account(context, extract):
+            extract.drop()
+            raise _another_account(context.source.name, entity)
         if not self.full:
             skip_changes_before_reset(context, extract)
         feed = entity.changes if isinstance(entity.changes, Feed) and all(group.since for group in groups) else None
@@ -210,6 +215,14 @@ class _Sync:
         counts, name = Counts.of(merged, read=read, unchanged=unchanged, failed=refused), stage.table.name
         self.counts[name] = self.counts.get(name, Counts()) + counts
         return counts
+
+
+def _another_account(source: str, entity: Entity) -> NeedsPerson:
+    return NeedsPerson(
+        f"{source} was not synced. All that it lists of {entity.name} is new to the copy, and it shows nothing that the"
+        f" copy has: host or token of connection {source!r} seem to be another account's. None of it was written. Mend"
+        " the connection, then clear this task"
+    )
 
 
 def _failure(source: str, failures: Mapping[str, Exception]) -> SyncFailed:

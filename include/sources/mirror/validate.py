@@ -1,9 +1,9 @@
 """Validation: check the copy in itself and against the source. It writes nothing but its findings.
 
-There are three kinds of checks:
+There are these checks:
 
 - the invariants of the source
-- for each table, the number of rows, compared with the whole list key by key
+- for each table, the number of rows, compared with the whole list key by key, and what of that can't be proven
 - for each entity, a sample of rows, compared field by field with what the source answers for them
 
 It costs as many requests as a nightly scan, and one for each row of the samples. Lists are read as a whole, because the
@@ -26,6 +26,7 @@ from include.confidence.summary import MAX_EXAMPLES
 from include.sources.base import IntegrityFailed, ScanRefused
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Entity, Forensics
+from include.sources.mirror.evidence import count_unseen, doubts
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.invariant import Invariant
 from include.sources.mirror.lookup import look_up
@@ -115,7 +116,8 @@ def _check_invariant(conn: Connection, invariant: Invariant) -> Finding:
 def _check_counts(context: MirrorContext, entity: Entity) -> list[Finding]:
     """Count the rows of an entity's tables and compare with the whole list, without what the next sync brings.
 
-    A row that seems missing or surplus is looked up, and counts unless the look-up refutes it.
+    A row that seems missing or surplus is looked up, and counts if the look-up confirms it. What can't be told or
+    stored is a finding of its own.
     """
     extract = read_whole(context, entity, "validate", context.run)
     possibly_alive = find_possibly_alive(context, extract)
@@ -123,6 +125,7 @@ def _check_counts(context: MirrorContext, entity: Entity) -> list[Finding]:
         plan_suspects(context, extract, possibly_alive=possibly_alive)
     second_look(context, extract)
     findings = [_count_finding(stage) for stage in extract.stages]
+    findings += [_unproven_finding(extract, stage) for stage in extract.stages]
     extract.drop()
     return findings
 
@@ -130,14 +133,24 @@ def _check_counts(context: MirrorContext, entity: Entity) -> list[Finding]:
 def _count_finding(stage: Stage) -> Finding:
     """Return the finding of a table's count, from its plan after the second look."""
     live, counts = compare.live_rows(stage), compare.plan_counts(stage)
-    wrong = {op: counts[op, "confirmed"] + counts[op, "unproven"] for op in ("insert", "delete")}
+    missing, surplus = (counts[operation, "confirmed"] for operation in ("insert", "delete"))
     examples = [
         f"{what} {_key_text(key if isinstance(key, list) else [key])}"
         for what, operation in (("missing", "insert"), ("surplus", "delete"))
-        for key in compare.plan_examples(stage, operation)
+        for key in compare.plan_examples(stage, operation, proven=True)
     ]
-    expected = live + wrong["insert"] - wrong["delete"]
+    expected = live + missing - surplus
     return Finding(f"{stage.table.name}_count", Severity.ERROR, expected, live, tuple(examples))
+
+
+def _unproven_finding(extract: Extract, stage: Stage) -> Finding:
+    """Return the finding of what nobody can tell of a table: listed or not, in the copy or not."""
+    found = doubts(stage)
+    examples = [f"{_key_text(key)}: {why.rstrip('.')}" for key, why in found[:MAX_EXAMPLES]]
+    unseen = count_unseen(extract) if stage is extract.stage else 0
+    if unseen:
+        examples.append(f"{unseen} rows that the lists count but do not show")
+    return Finding(f"{stage.table.name}_unproven", Severity.ERROR, 0, len(found) + unseen, tuple(examples))
 
 
 def _check_sample(context: MirrorContext, entity: Entity) -> Finding:

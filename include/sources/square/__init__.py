@@ -339,7 +339,10 @@ ENTITIES = (
         history=True,
         ended="t.catalog_object_id IN (SELECT id FROM square.catalog_variations"
         " WHERE is_deleted OR deleted_at IS NOT NULL)",
-        implies=(Implies("catalog_inventory", ("catalog_object_id", "location_id"), "t.state = 'IN_STOCK'"),),
+        implies=(
+            Implies("catalog_inventory", ("catalog_object_id", "location_id"), "t.state = 'IN_STOCK'"),
+            Implies("locations", ("location_id",)),
+        ),
         leaves_out=LeftOut(
             missing={"older counts": "the list shows the newest ones; the copy keeps what it has seen", **ESTIMATED}
         ),
@@ -373,7 +376,11 @@ ENTITIES = (
         "refunds",
         "refund",
         {},
-        implies=(Implies("payments", ("payment_id",)), Implies("orders", ("order_id",))),
+        implies=(
+            Implies("locations", ("location_id",)),
+            Implies("payments", ("payment_id",)),
+            Implies("orders", ("order_id",)),
+        ),
     ),
 )
 

@@ -5,6 +5,7 @@ their order. The required columns are those that every object has by the vendor'
 shows only a part of the object.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,19 @@ def token(value: Any) -> str | None:
     return text(value) if isinstance(value, str) and value.strip() else None
 
 
+def in_sql(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the reader of a value that SQL reads out of JSON too, which takes fewer forms of texts than Python."""
+
+    def as_sql_reads(value: Any) -> Any:
+        if isinstance(value, str) and value and not SQL_READS.fullmatch(value):
+            raise ValueError("is written in a way that SQL does not read")
+        return read(value)
+
+    return as_sql_reads
+
+
+# A whole number, or a time in RFC 3339.
+SQL_READS = re.compile(r"[+-]?\d+|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-](0\d|1[0-5]):\d\d)", re.ASCII)
 # The fields of an override that the derived tables need. Overrides are stored as JSON, not in this table.
 OVERRIDE = Table(
     SCHEMA,
@@ -26,9 +40,9 @@ OVERRIDE = Table(
     (
         Column("location_id", token),
         Column("sold_out", boolean),
-        Column("sold_out_valid_until", instant),
-        Column("inventory_alert_threshold", integer),
-        Column("price", integer, "price_money.amount"),
+        Column("sold_out_valid_until", in_sql(instant)),
+        Column("inventory_alert_threshold", in_sql(integer)),
+        Column("price", in_sql(integer), "price_money.amount"),
     ),
     key=("location_id",),
     version=None,

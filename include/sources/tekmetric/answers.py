@@ -91,13 +91,18 @@ def agree(head: Record, estimate: Record, profit: Record) -> None:
         raise RefuseData("head and estimate have different numbers, so they are not of one order")
     jobs = [job for job in objects(estimate, "jobs") if _value(job, "authorized", boolean)]
     labor, total = profit["laborProfit"], profit["totalProfit"]
-    # Labor may be discounted already or not, so a profit may be lower by any of the discounts.
-    taken_off = sum(_cents(each, "discount") or 0 for each in (*jobs, estimate))
+    # Labor may be discounted already or not, so a profit may be lower by any of the discounts, or higher in a refund.
+    discounts = [_cents(each, "discount") or 0 for each in (*jobs, estimate)]
+    taken_off, given_back = _positive(*discounts), _positive(*(-each for each in discounts))
     sold = sum(_amount_of(job, "labor") for job in jobs)
+    # Whether sublets and fees are in the total is not known. In a refund they make it smaller.
+    others = [_amount_of(job, kind) for job in jobs for kind in ("sublets", "fees")]
+    refunded = _positive(*(-each for each in (*others, _cents(estimate, "feesTotal") or 0)))
+    least = sold + sum(_amount_of(job, "parts") for job in jobs) - taken_off - refunded - CENTS
     if (
         abs(_value(labor, "hours", tables.hours) - sum(map(_hours, jobs))) > HOURS
-        or not -CENTS - taken_off <= _cents(labor, "retail") - sold <= CENTS
-        or _cents(total, "retail") < sold + sum(_amount_of(job, "parts") for job in jobs) - taken_off - CENTS
+        or not -CENTS - taken_off <= _cents(labor, "retail") - sold <= CENTS + given_back
+        or _cents(total, "retail") < least
     ):
         raise RefuseData(
             "the profit is not that of the authorized jobs in the estimate, so the two are not of one state"
@@ -213,7 +218,8 @@ def _require_distinct_ids(jobs: Sequence[Record]) -> None:
 def _require_job_sums(job: Record) -> None:
     """Raise RefuseData if the items of a job don't add up to the job's amounts.
 
-    The amounts may be lower by the job's discount. That of parts may be higher by their core charges.
+    The amounts may be lower by the job's discount, higher in a refund. That of parts may be higher by their core
+    charges.
     """
     discount = _cents(job, "discount") or 0
     cores = sum((_cents(part, "coreCharge") or 0) * _quantity(part) for part in objects(job, "parts"))
@@ -225,7 +231,7 @@ def _require_job_sums(job: Record) -> None:
             continue
         more = stated - listed
         with_cores = kind == "parts" and abs(more - cores) <= CENTS
-        if not -CENTS - discount <= more <= CENTS and not with_cores:
+        if not -CENTS - _positive(discount) <= more <= CENTS + _positive(-discount) and not with_cores:
             raise RefuseData(f"a job's {kind} don't come to what the job says of them")
     stated, listed = _value(job, "laborHours", tables.hours), _sum_of_hours(job)
     if stated is not None and abs(stated - listed) > HOURS:
@@ -259,13 +265,20 @@ def _require_total(estimate: Record, jobs: Sequence[Record]) -> None:
     tax = _cents(estimate, "taxes" if estimate.get("tax") is None else "tax")
     rate = _value(estimate, "taxRate", tables.exact)
     # A rate below 1 may be meant as a fraction.
-    most_tax = (prices + fees) * (ANY_TAX if rate is None or 0 < rate < 1 else rate) / 100 if tax is None else tax
-    # The amounts that are missing in the total if declined jobs don't count.
-    left_out = _prices(declined) + sum(_amount_of(job, "fees") + (_cents(job, "discount") or 0) for job in declined)
-    least = prices - left_out + fees - max(discount, all_discounts) + (tax or 0) - CENTS
-    most = prices + fees + own_fees + beside - discount + most_tax + CENTS
+    per_cent = ANY_TAX if rate is None or 0 < rate < 1 else rate
+    taxes = (0, (prices + fees) * per_cent / 100) if tax is None else (tax, tax)
+    # Declined jobs and the order's own fees count or not, and any of them may be negative, as in a refund.
+    optional = [_prices([job]) + _amount_of(job, "fees") + (_cents(job, "discount") or 0) for job in declined]
+    least = prices - _positive(*optional) + fees - _positive(-own_fees) - max(discount, all_discounts) + min(taxes)
+    most = prices + _positive(*(-each for each in optional)) + fees + _positive(own_fees) + beside - discount
+    least, most = least - CENTS, most + max(taxes) + CENTS
     if total < least or (total > most and not estimate.get("sublets")):
         raise RefuseData("the jobs don't come to the estimate's total")
+
+
+def _positive(*amounts: Decimal | int) -> Decimal | int:
+    """Return the sum of those amounts that are above 0."""
+    return sum(max(0, amount) for amount in amounts)
 
 
 def _require_fees(estimate: Record, jobs: Sequence[Record]) -> None:
@@ -290,7 +303,7 @@ def _own_fees(estimate: Record, prices: Decimal | int) -> Decimal | int | None:
     for fee in objects(_object(fees), "data") if fees is not None else []:
         share, cap = _value(fee, "percentage", tables.exact), _cents(fee, "cap")
         amount = prices * share / 100 if share else _cents(fee, "amount")
-        amounts.append(min(amount, cap) if amount is not None and share and cap and cap > 0 else amount)
+        amounts.append(max(-cap, min(amount, cap)) if amount is not None and share and cap and cap > 0 else amount)
     return None if None in amounts else sum(amounts)
 
 

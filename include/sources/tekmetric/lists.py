@@ -147,15 +147,18 @@ def lists(context: MirrorContext, shop_id: str, since: datetime | None) -> list[
     - the boards
     - the report, for a complete read or if `since` is before the last `days_back` days: boards may not reach back there
     - for a complete read, the orders of the copy that are not posted; they are looked up without a list
+
+    A complete read goes back as far as `days_back` says. For an incremental sync of a shop that had been left out of
+    the connection it goes back to the last change that the copy has.
     """
     shop, params = shops_of(context)[int(shop_id)], context.params
     if params.get("ro_id"):
         order = {"shop_id": shop.tm_id, "tm_id": params["ro_id"]}
         return [Listing(None, Single(), shop_id, named=[order])]
     first_day = _first_day(shop, params["days_back"])
-    since_day = since.astimezone(shop.zone).date() if since else None
-    oldest = min(first_day, since_day) if since_day else first_day
-    boards_may_fall_short = since_day is None or since_day < first_day
+    begin = since or (_last_change(context, shop) if params.get("mode") == "incremental" else None)
+    oldest = min(first_day, begin.astimezone(shop.zone).date()) if begin else first_day
+    boards_may_fall_short = since is None or oldest < first_day
     board = params.get("board", "ALL")
     found = _boards(shop, list(BOARDS) if board == "ALL" else [board], oldest, since)
     if boards_may_fall_short and board != "ACTIVE":
@@ -177,6 +180,12 @@ def _boards(shop: Shop, names: list[str], oldest: date, since: datetime | None) 
         listing = _listing(shop, request, COLUMNS, _young(shop, "ACTIVE", oldest))
         found.append(replace(listing, deleted=_deleted(shop)))
     return found
+
+
+def _last_change(context: MirrorContext, shop: Shop) -> datetime | None:
+    """Return when the order of the copy changed that changed last; None if the copy has none of the shop."""
+    query = sql.SQL("SELECT max(updated_date) FROM {} WHERE deleted_at IS NULL AND shop_id = {}")
+    return context.conn.execute(query.format(tables.REPAIR_ORDERS.sql, sql.Literal(shop.tm_id))).fetchone()[0]
 
 
 def _first_day(shop: Shop, days_back: int) -> date:
