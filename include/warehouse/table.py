@@ -218,7 +218,7 @@ class Table:
                 value = read(within(given, inner) if inner else given)
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
-            if value is None:
+            if value is None or (is_key and self._names_nothing(value)):
                 if name in demanded:
                     raise RowRefused(
                         f"{name} {_no_key(read, given) if is_key else 'is missing, which every record has'}"
@@ -289,7 +289,11 @@ class Table:
             )
         except ValueError:
             return None
-        return None if None in key else key
+        return None if None in key or self._names_nothing(*key) else key
+
+    def _names_nothing(self, *key: Any) -> bool:
+        """Return whether a key, or a value of it, is a blank text: then any number of records could have it."""
+        return len(self.key) == 1 and isinstance(key[0], str) and not key[0].strip()
 
 
 def add(record: Mapping[str, Any], **values: Any) -> dict[str, Any]:

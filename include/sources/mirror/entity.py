@@ -151,6 +151,11 @@ class Entity:
             found.append(Implies(self.partitions.listed_by, (self.partitions.column,)))
         return tuple(found)
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The columns that tell to what a row belongs, such as its partition: one row can't belong to two at once."""
+        return (self.partitions.column,) if self.partitions else ()
+
     def _mistake(self) -> str:
         """Return what this kind of entity can't have; empty if the declaration is right."""
         raise TypeError("an entity is Listed, Child or Discovered")
@@ -282,6 +287,10 @@ class Child(Entity):
             return None
         ask, column = self.lookup.request, self.lookup.by[0]
         return Partitions(self._known_parents, lambda listing, keys: ask(*keys), column, listed_by=self.parent)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return self.lookup.by
 
     def _known_parents(self, context: MirrorContext) -> list[str]:
         """Return the keys of the live parents in the copy."""

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import sql
@@ -28,6 +28,9 @@ from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
 
+# How long a source may lag behind: as long it may show two states of a record, and going back to an older one is not
+# believed.
+MAY_LAG = timedelta(days=1)
 # Under it the states of settled lists are kept, added up.
 SETTLED = "*"
 
@@ -299,7 +302,9 @@ class Extract:
         No row is dropped because of these. `newest_first`: see `compare.drop_repeats`. Return how many repeats of
         records were dropped; all counts are kept with the pull.
         """
-        repeats = compare.drop_repeats(self.stage, newest_first=newest_first)
+        repeats = compare.drop_repeats(
+            self.stage, newest_first=newest_first, changed_after=self.clock - MAY_LAG, place=self.entity.place
+        )
         outdated, deleted = self._drop_outdated(), 0
         if self.entity.cascade:
             query = sql.SQL("DELETE FROM {} t WHERE {} AND NOT {}")

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from psycopg import sql
 
+from include.sources.mirror.changes import Feed
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Part
 from include.sources.mirror.extract import Extract, nested_rows
@@ -19,10 +20,10 @@ from include.warehouse.sql_fragments import among, are, identifiers, same_key
 from include.warehouse.staging import Stage
 
 
-def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = False) -> None:
+def plan_sync(context: MirrorContext, extract: Extract, *, feed: Feed | None = None) -> None:
     """Plan what a sync writes. Changes that need a second look become candidates.
 
-    `newest_first`: see `compare.drop_repeats`.
+    `feed`: the feed whose events were read. They show each state that a record had.
     """
     for stage in extract.stages:
         stage.empty_plan()
@@ -31,8 +32,10 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
     if deleted_by_event:
         # Whatever other events show of these records: a look-up decides.
         _unstage_reported(extract.stage, deleted_by_event)
-    extract.drop_repeats(newest_first=newest_first)
+    extract.drop_repeats(newest_first=feed is not None and feed.newest_first)
     compare.plan_writes(extract.stage, doubtful="candidate")
+    if not feed:
+        doubt_unlike(extract)
     doubt_implied_deletes(context, extract)
     if implicit := newly_deleted_implicitly(context, extract):
         compare.plan_deletes(extract.stage, status="confirmed", within=implicit)
@@ -61,6 +64,14 @@ def _unstage_reported(stage: Stage, reported: sql.Composable) -> None:
     }
     stage.conn.execute(sql.SQL(PERHAPS_BACK).format(**names))
     stage.conn.execute(sql.SQL("DELETE FROM {stage} t WHERE {reported}").format(**names))
+
+
+def doubt_unlike(extract: Extract) -> None:
+    """Make a record a candidate that its list shows twice, with other content, although it has not changed since.
+
+    It is unproven if the two belong to different parts or parents.
+    """
+    compare.plan_unlike(extract.stage, f"{ELSEWHERE} {', '.join(extract.entity.place)}")
 
 
 def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
@@ -238,6 +249,11 @@ def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
                 query += sql.SQL(" AND {}::text = {}").format(column, sql.Literal(partition))
             context.conn.execute(query)
 
+
+ELSEWHERE = (
+    "it is listed twice, at different places, and has not changed since: one of the two is wrong, or the key of its"
+    " table lacks"
+)
 
 LAGGING = "the source shows older versions than it has shown before, so it may lag behind"
 

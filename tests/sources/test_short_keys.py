@@ -1,0 +1,185 @@
+"""A key that doesn't tell a source's rows apart: they are named, and none is lost as if it were a repeat."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from include.api.paginators import Cursor, Single
+from include.api.request import Request
+from include.sources.base import NOTHING, SyncFailed
+from include.sources.mirror.changes import FullList, Since
+from include.sources.mirror.entity import Child, Listed
+from include.sources.mirror.listing import Partitions
+from include.sources.mirror.lookup_request import Lookup
+from include.warehouse.readers import identifier, instant, integer
+from include.warehouse.table import Column, Table
+
+from .vendor import Mirrored, mirror, mirrored, own
+
+LONG_AGO = "2026-01-01T08:00:00Z"
+PAGES = Cursor("data")
+
+BRANCHES = Table("vendor", "branches", (Column("id", identifier), Column("name")), version=None)
+STOCK = Table(
+    "vendor",
+    "stock",
+    (Column("id"), Column("branch_id", identifier), Column("quantity", integer)),
+    version=None,
+    added=("branch_id",),
+)
+
+
+def known_branches(context):
+    return [str(id_) for (id_,) in context.conn.execute("SELECT id FROM vendor.branches WHERE deleted_at IS NULL")]
+
+
+STOCK_OF_BRANCHES = mirror(
+    Listed(BRANCHES, own("branches"), Request("/branches"), Single(), changes=FullList(), leaves_out=NOTHING),
+    Listed(
+        STOCK,
+        own("stock"),
+        Request("/stock"),
+        Single(),
+        changes=FullList(),
+        leaves_out=NOTHING,
+        partitions=Partitions(
+            known_branches,
+            lambda listing, ids: replace(listing, params={"branch": ids[0]}),
+            column="branch_id",
+            listed_by="branches",
+            adds=True,
+        ),
+    ),
+)
+
+PRICES = mirror(
+    Listed(
+        Table("vendor", "prices", (Column("id"), Column("currency"), Column("updated_at", instant))),
+        Lookup(request=lambda id_: Request(f"/prices/{id_}"), rows=lambda data: data["data"]),
+        Request("/prices"),
+        PAGES,
+        changes=Since("since"),
+        leaves_out=NOTHING,
+    )
+)
+
+ORDERS = Table("vendor", "orders", (Column("id"), Column("updated_at", instant)))
+LINES = Table(
+    "vendor", "lines", (Column("number", integer), Column("order_id"), Column("what")), key=("number",), version=None
+)
+LINES_OF_ORDERS = mirror(
+    Listed(ORDERS, own("orders"), Request("/orders"), PAGES, changes=Since("since"), leaves_out=NOTHING),
+    Child(
+        LINES,
+        Lookup(
+            by=("order_id",),
+            request=lambda id_: Request(f"/orders/{id_}/lines"),
+            rows=lambda data: data["data"],
+            paginator=PAGES,
+            own=False,
+            complete=True,
+        ),
+        listing=None,
+        paginator=PAGES,
+        parent="orders",
+        leaves_out=NOTHING,
+    ),
+)
+
+
+@pytest.fixture
+def opened(conn, warehouse) -> Iterator[Callable[..., Mirrored]]:
+    with ExitStack() as stack:
+        yield lambda *vendor: stack.enter_context(mirrored(conn, warehouse, *vendor))
+
+
+def stock_of(stock):
+    def answers(path, params):
+        if path[0] == "branches":
+            branches = [{"id": id_, "name": "branch"} for id_ in stock]
+            return branches if len(path) == 1 else branches[int(path[1]) - 1]
+        if len(path) == 1:
+            return [{"id": id_, "quantity": each} for id_, each in stock[int(params["branch"])].items()]
+        return next(({"id": path[1], "quantity": each[path[1]]} for each in stock.values() if path[1] in each), None)
+
+    return answers
+
+
+class TestPartsWithTheSameIds:
+    def test_their_rows_are_named(self, opened):
+        stock = {1: {"nail": 5, "screw": 6}, 2: {"bolt": 8}}
+        shop = opened(STOCK_OF_BRANCHES, stock_of(stock))
+        shop.sync()
+        stock[2]["nail"] = 7
+        scanned = shop.night()["stock"]
+        assert "the key of its table lacks branch_id" in shop.unproven()["nail"]
+        assert (scanned.plan.rows, scanned.accounts["stock"].unproven) == (0, 1)
+
+    def test_a_sync_says_so(self, opened):
+        shop = opened(STOCK_OF_BRANCHES, stock_of({1: {"nail": 5, "screw": 6}, 2: {"nail": 7}}))
+        with pytest.raises(SyncFailed, match=r"stock nail \(it is listed twice, at different places"):
+            shop.sync()
+        assert shop.live("stock") == {"screw"}
+
+
+def test_children_that_are_numbered_in_each_parent_are_named(opened):
+    lines = {"o1": ["tea", "milk"], "o2": ["salt"]}
+
+    def answers(path, params):
+        if path == ["orders"]:
+            return {"data": [{"id": id_, "updated_at": LONG_AGO} for id_ in lines]}
+        if len(path) == 2:
+            return {"id": path[1], "updated_at": LONG_AGO}
+        of_order = enumerate(lines[path[1]], 1)
+        return {"data": [{"number": number, "order_id": path[1], "what": what} for number, what in of_order]}
+
+    with pytest.raises(SyncFailed, match=r"lines 1 \(.* the key of its table lacks order_id\)"):
+        opened(LINES_OF_ORDERS, answers).sync()
+
+
+def prices_of(prices):
+    def answers(path, params):
+        return {"data": prices if len(path) == 1 else [price for price in prices if price["id"] == path[1]]}
+
+    return answers
+
+
+def price(id_, currency, updated_at=LONG_AGO):
+    return {"id": id_, "currency": currency, "updated_at": updated_at}
+
+
+class TestRowsOfOneList:
+    @pytest.mark.parametrize("updated_at", [LONG_AGO, "2026-02-01T08:00:00Z"], ids=["as_old", "newer"])
+    def test_are_named_if_their_address_shows_both(self, opened, updated_at):
+        prices = [price("a", "EUR"), price("b", "EUR"), price("c", "EUR")]
+        shop = opened(PRICES, prices_of(prices))
+        shop.sync()
+        prices.append(price("a", "USD", updated_at))
+        shop.night()
+        assert "shows two different rows with the same key" in shop.unproven()["a"]
+
+    def test_are_one_if_their_address_shows_one(self, opened):
+        prices = [price("a", "EUR"), price("b", "EUR")]
+        shop = opened(PRICES, lambda path, params: prices_of(prices if len(path) == 1 else prices[:2])(path, params))
+        shop.sync()
+        prices += [price("a", "USD"), price("a", "EUR")]
+        scanned = shop.night()["prices"]
+        assert (scanned.plan.rows, scanned.metrics["unproven"], scanned.metrics["feed_noise"]) == (0, 0, 1)
+
+
+def test_a_record_that_changes_while_its_list_is_read_is_no_such_row(opened):
+    now = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    shop = opened(PRICES, prices_of([price("a", "EUR"), price("b", "EUR"), price("a", "USD", now)]))
+    shop.sync()
+    assert (shop.live("prices"), shop.night()["prices"].metrics["unproven"]) == ({"a", "b"}, 0)
+
+
+def test_records_with_a_blank_id_are_refused(opened):
+    prices = [price("", "EUR"), price(" ", "USD"), *(price(id_, "EUR") for id_ in "abc")]
+    shop = opened(PRICES, prices_of(prices))
+    shop.sync()
+    scanned = shop.night()["prices"]
+    assert (shop.live("prices"), scanned.accounts["prices"].refused) == (set("abc"), 2)
