@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -60,7 +61,9 @@ SOURCE = Mirror(
             table=ORDERS,
             listing=Request("/orders"),
             paginator=PAGES,
-            lookup=Lookup(lambda id_: Request(f"/orders/{id_}", check=names(id_, "id")), lambda data: [data]),
+            lookup=Lookup(
+                lambda id_: Request(f"/orders/{quote(id_, safe='')}", check=names(id_, "id")), lambda data: [data]
+            ),
             changes=Since("since"),
             leaves_out=NOTHING,
         ),
@@ -71,7 +74,7 @@ SOURCE = Mirror(
             paginator=PAGES,
             lookup=Lookup(
                 by=("order_id",),
-                request=lambda id_: Request(f"/orders/{id_}/payments"),
+                request=lambda id_: Request(f"/orders/{quote(id_, safe='')}/payments"),
                 rows=lambda data: data["value"],
                 paginator=PAGES,
                 own=False,

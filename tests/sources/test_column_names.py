@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -99,7 +100,7 @@ EVENTS = Table(
 PARTS = Table(
     "words", "parts", (Column("id"), Column("event_id"), *WORDS), version=None, added=("event_id",), keeps_extra=False
 )
-LOOKUP = Lookup(lambda id_: Request(f"/events/{id_}", check=names(id_, "id")), lambda data: [data])
+LOOKUP = Lookup(lambda id_: Request(f"/events/{quote(id_, safe='')}", check=names(id_, "id")), lambda data: [data])
 SOURCE = Mirror(
     name="words",
     base_path="",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 import pytest
 
@@ -58,7 +59,7 @@ STOCK_OF_BRANCHES = mirror(
 PRICES = mirror(
     Listed(
         Table("vendor", "prices", (Column("id"), Column("currency"), Column("updated_at", instant))),
-        Lookup(request=lambda id_: Request(f"/prices/{id_}"), rows=lambda data: data["data"]),
+        Lookup(request=lambda id_: Request(f"/prices/{quote(id_, safe='')}"), rows=lambda data: data["data"]),
         Request("/prices"),
         PAGES,
         changes=Since("since"),
@@ -76,7 +77,7 @@ LINES_OF_ORDERS = mirror(
         LINES,
         Lookup(
             by=("order_id",),
-            request=lambda id_: Request(f"/orders/{id_}/lines"),
+            request=lambda id_: Request(f"/orders/{quote(id_, safe='')}/lines"),
             rows=lambda data: data["data"],
             paginator=PAGES,
             own=False,

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 from alembic.migration import MigrationContext
@@ -49,7 +50,10 @@ def mirror(*entities: Entity) -> Mirror:
 
 def own(path: str) -> Lookup:
     """The look-up of a record that is the answer itself."""
-    return Lookup(request=lambda id_: Request(f"/{path}/{id_}", check=names(id_, "id")), rows=lambda data: [data])
+    return Lookup(
+        request=lambda id_: Request(f"/{path}/{quote(str(id_), safe='')}", check=names(id_, "id")),
+        rows=lambda data: [data],
+    )
 
 
 @dataclass

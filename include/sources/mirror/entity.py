@@ -15,6 +15,7 @@ from include.sources.base import NOTHING, LeftOut, entity_of
 from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.listing import Listing, Partitions
+from include.sources.mirror.lookup_mistakes import lookup_mistake
 from include.sources.mirror.lookup_request import Lookup
 from include.warehouse.table import Table
 
@@ -121,7 +122,7 @@ class Entity:
     read_every: ClassVar[timedelta | None] = None
 
     def __post_init__(self) -> None:
-        wrong = self._column_mistake() or self._mistake() or self._statement_mistake()
+        wrong = self._column_mistake() or self._mistake() or self._statement_mistake() or self._lookup_mistake()
         if wrong:
             raise ValueError(f"{self.table.full_name}: {wrong}")
         if self.parts and NESTED_DRIFT not in self.gates:
@@ -176,6 +177,9 @@ class Entity:
                     " into listing or views"
                 )
         return ""
+
+    def _lookup_mistake(self) -> str:
+        return lookup_mistake(self.table, self.lookup, of_parent=isinstance(self, Child))
 
     def _column_mistake(self) -> str:
         columns = set(self.table.names)

@@ -15,6 +15,7 @@ from include.api.request import Answer, Request
 from include.sources.base import entity_of
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Entity
+from include.sources.mirror.lookup_mistakes import names_all, names_in_path
 from include.sources.mirror.lookup_request import Inside, Lookup
 from include.sources.mirror.other_name import prefers_keys, shows_other
 from include.warehouse.row_conditions import is_ahead, version_columns
@@ -346,6 +347,8 @@ def _batch_look(
             raise RefuseData(f"{request} shows an older version of {lookup.inside.table.name} than the copy has")
     except ApiError as error:
         return Look(unknown=str(error))
+    if lookup.own and not rows and not (names_in_path(request, batch[0]) or names_all(first.data, batch[0])):
+        return Look(unknown=f"{request} is asked by a parameter and shows nothing, as a list does: that proves nothing")
     return Look(tuple(rows), tombstone=lookup.own and not (rows or lookup.paginator))
 
 
