@@ -54,6 +54,8 @@ class Crawl:
 
 
 FRESH = Crawl()
+# What APIs write in place of the address of a next page where there is none.
+NO_LINK = (None, "", False)
 
 
 class Paginator(ABC):
@@ -251,9 +253,8 @@ class NextLink(Paginator):
             rows = listed_rows(answer, self.rows)
             link = value_at(answer.data, self.key) if self.key else None
         if self.key is None:
-            links = parse_header_links(answer.headers.get("Link", ""))
-            link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
-        following = None if link is None or _is_end(answer.data, self.end) else query_of(link)
+            link = _next_in_header(answer.headers.get("Link", ""))
+        following = None if link in NO_LINK or _is_end(answer.data, self.end) else query_of(link)
         total = as_count(value_at(answer.data, self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
@@ -429,6 +430,18 @@ class SpringPage(_Numbered):
         is_last = data.get("last", total_pages is not None) is True
         more = self._nth(position) < (total_pages or 0) or (bool(rows) and not is_last)
         return replace(page, next=position + 1 if more else None)
+
+
+def _next_in_header(header: str) -> str | None:
+    """Return the address of the next page in a Link header; None if it has none.
+
+    A relation may have several types, and neither these nor names of parameters have a case.
+    """
+    for link in parse_header_links(header):
+        types = next((value for name, value in link.items() if name.lower() == "rel"), "")
+        if "next" in types.lower().split():
+            return link.get("url")
+    return None
 
 
 def _is_end(data: Any, end: str | None) -> bool:

@@ -24,37 +24,38 @@ LONG_AGO = "2026-01-01T08:00:00Z"
 PAGES = Cursor("data")
 
 BRANCHES = Table("vendor", "branches", (Column("id", identifier), Column("name")), version=None)
-STOCK = Table(
-    "vendor",
-    "stock",
-    (Column("id"), Column("branch_id", identifier), Column("quantity", integer)),
-    version=None,
-    added=("branch_id",),
-)
+COLUMNS = (Column("branch_id", identifier), Column("id"), Column("quantity", integer))
+STOCK = Table("vendor", "stock", COLUMNS, version=None)
 
 
 def known_branches(context):
-    return [str(id_) for (id_,) in context.conn.execute("SELECT id FROM vendor.branches WHERE deleted_at IS NULL")]
+    return [id_ for (id_,) in context.conn.execute("SELECT id FROM vendor.branches WHERE deleted_at IS NULL")]
 
 
-STOCK_OF_BRANCHES = mirror(
-    Listed(BRANCHES, own("branches"), Request("/branches"), Single(), changes=FullList(), leaves_out=NOTHING),
-    Listed(
-        STOCK,
-        own("stock"),
-        Request("/stock"),
-        Single(),
-        changes=FullList(),
-        leaves_out=NOTHING,
-        partitions=Partitions(
-            known_branches,
-            lambda listing, ids: replace(listing, params={"branch": ids[0]}),
-            column="branch_id",
-            listed_by="branches",
-            adds=True,
-        ),
-    ),
+PARTITIONS = Partitions(
+    known_branches,
+    lambda listing, ids: replace(listing, params={"branch": ids[0]}),
+    column="branch_id",
+    listed_by="branches",
 )
+
+
+def stock_of_branches(table, lookup, **more):
+    """The source of branches, and of their stock."""
+    parts = replace(PARTITIONS, **more)
+    return mirror(
+        Listed(BRANCHES, own("branches"), Request("/branches"), Single(), changes=FullList(), leaves_out=NOTHING),
+        Listed(
+            table,
+            lookup,
+            Request("/stock"),
+            Single(),
+            changes=FullList(),
+            leaves_out=NOTHING,
+            partitions=parts,
+        ),
+    )
+
 
 PRICES = mirror(
     Listed(
@@ -98,32 +99,63 @@ def opened(conn, warehouse) -> Iterator[Callable[..., Mirrored]]:
 
 
 def stock_of(stock):
+    """A vendor whose stock, by branch, has one quantity of each article. Ids are those of articles."""
+
+    def rows(branch):
+        return [{"id": id_, "branch_id": branch, "quantity": each} for id_, each in stock[branch].items()]
+
     def answers(path, params):
+        if path == ["branches"]:
+            return [{"id": id_, "name": "branch"} for id_ in stock]
         if path[0] == "branches":
-            branches = [{"id": id_, "name": "branch"} for id_ in stock]
-            return branches if len(path) == 1 else branches[int(path[1]) - 1]
+            return {"id": int(path[1]), "name": "branch"} if int(path[1]) in stock else None
         if len(path) == 1:
-            return [{"id": id_, "quantity": each} for id_, each in stock[int(params["branch"])].items()]
-        return next(({"id": path[1], "quantity": each[path[1]]} for each in stock.values() if path[1] in each), None)
+            return rows(int(params["branch"]))
+        return next((row for branch in stock for row in rows(branch) if path[-1] == row["id"]), None)
 
     return answers
 
 
 class TestPartsWithTheSameIds:
-    def test_their_rows_are_named(self, opened):
+    @pytest.fixture
+    def source(self):
+        return stock_of_branches(STOCK, own("stock"))
+
+    def test_their_rows_are_named(self, opened, source):
         stock = {1: {"nail": 5, "screw": 6}, 2: {"bolt": 8}}
-        shop = opened(STOCK_OF_BRANCHES, stock_of(stock))
+        shop = opened(source, stock_of(stock))
         shop.sync()
         stock[2]["nail"] = 7
         scanned = shop.night()["stock"]
         assert "the key of its table lacks branch_id" in shop.unproven()["nail"]
         assert (scanned.plan.rows, scanned.accounts["stock"].unproven) == (0, 1)
 
-    def test_a_sync_says_so(self, opened):
-        shop = opened(STOCK_OF_BRANCHES, stock_of({1: {"nail": 5, "screw": 6}, 2: {"nail": 7}}))
+    def test_a_sync_says_so(self, opened, source):
+        shop = opened(source, stock_of({1: {"nail": 5, "screw": 6}, 2: {"nail": 7}}))
         with pytest.raises(SyncFailed, match=r"stock nail \(it is listed twice, at different places"):
             shop.sync()
-        assert shop.live("stock") == {"screw"}
+        assert shop.live("stock", "id") == {"screw"}
+
+    def test_a_look_up_without_the_part_is_refused(self):
+        with pytest.raises(ValueError, match="its rows don't say their branch_id, so a look-up by id would lose it"):
+            stock_of_branches(replace(STOCK, added=("branch_id",)), own("stock"), adds=True)
+
+
+def test_rows_of_a_part_that_is_gone_are_not_kept(opened):
+    """Its rows don't say their part, and its list is not asked for any more."""
+    table = replace(STOCK, key=("branch_id", "id"), added=("branch_id",))
+    lookup = Lookup(
+        by=("branch_id", "id"),
+        request=lambda branch, id_: Request(f"/stock/{branch}/{quote(id_, safe='')}"),
+        rows=lambda data: [data],
+    )
+    stock = {1: {"nail": 5, "screw": 6}, 2: {"bolt": 8, "nut": 9}}
+    shop = opened(stock_of_branches(table, lookup, adds=True), stock_of(stock))
+    shop.sync()
+    del stock[2]
+    for _ in range(2):
+        shop.night(repair=True)
+    assert (shop.live("branches", "id"), shop.live("stock", "id")) == ({1}, {"nail", "screw"})
 
 
 def test_children_that_are_numbered_in_each_parent_are_named(opened):
@@ -175,7 +207,7 @@ def test_a_record_that_changes_while_its_list_is_read_is_no_such_row(opened):
     now = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
     shop = opened(PRICES, prices_of([price("a", "EUR"), price("b", "EUR"), price("a", "USD", now)]))
     shop.sync()
-    assert (shop.live("prices"), shop.night()["prices"].metrics["unproven"]) == ({"a", "b"}, 0)
+    assert (shop.live("prices", "id"), shop.night()["prices"].metrics["unproven"]) == ({"a", "b"}, 0)
 
 
 def test_records_with_a_blank_id_are_refused(opened):
@@ -183,4 +215,4 @@ def test_records_with_a_blank_id_are_refused(opened):
     shop = opened(PRICES, prices_of(prices))
     shop.sync()
     scanned = shop.night()["prices"]
-    assert (shop.live("prices"), scanned.accounts["prices"].refused) == (set("abc"), 2)
+    assert (shop.live("prices", "id"), scanned.accounts["prices"].refused) == (set("abc"), 2)

@@ -45,4 +45,4 @@ def test_an_answer_to_a_parameter_proves_a_delete_only_if_it_names_the_record(co
         shop.sync()
         hidden.add("c")
         shop.night(repair=True)
-        assert (shop.live("items") == set(ITEMS) - {"c"}, "c" in shop.unproven()) == (gone, not gone)
+        assert (shop.live("items", "id") == set(ITEMS) - {"c"}, "c" in shop.unproven()) == (gone, not gone)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import psycopg
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from psycopg import sql
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from starlette.applications import Starlette
@@ -80,10 +81,11 @@ class Mirrored:
         fence.resume(context.conn, "vendor", context.run)
         return found
 
-    def live(self, table: str) -> set[Any]:
-        """The first columns of the copy's live rows."""
-        query = psycopg.sql.SQL("SELECT * FROM {} WHERE deleted_at IS NULL")
-        return {row[0] for row in self.context.conn.execute(query.format(psycopg.sql.Identifier("vendor", table)))}
+    def live(self, table: str, column: str) -> set[Any]:
+        """The values of a column of the copy's live rows."""
+        names = sql.Identifier(column), sql.Identifier("vendor", table)
+        query = sql.SQL("SELECT {} FROM {} WHERE deleted_at IS NULL").format(*names)
+        return {value for (value,) in self.context.conn.execute(query)}
 
     def unproven(self) -> dict[str, str]:
         """Why which rows are unproven, by the first value of their keys."""

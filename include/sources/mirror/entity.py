@@ -182,12 +182,17 @@ class Entity:
         return lookup_mistake(self.table, self.lookup, of_parent=isinstance(self, Child))
 
     def _column_mistake(self) -> str:
-        columns = set(self.table.names)
+        columns, parts = set(self.table.names), self.partitions
         named = {*self.lookup.by, *(c for each in (*self.needs, *self.implies) for c in each.by)}
-        named |= {self.partitions.column} if self.partitions else set()
+        named |= {parts.column} if parts else set()
         named |= set(self.cascade.by) if self.cascade else set()
         if named - columns:
             return f"it names columns that its table doesn't have: {', '.join(sorted(named - columns))}"
+        if parts and parts.adds and parts.column not in self.lookup.by:
+            return (
+                f"its rows don't say their {parts.column}, so a look-up by {', '.join(self.lookup.by)} would lose it:"
+                f" add {parts.column} to `by`, and to the table's key"
+            )
         for part in self.parts:
             if len(part.by) != len(self.table.key) or set(part.by) - set(part.table.names):
                 return f"{part.table.name} doesn't name the record's key by {', '.join(part.by)}"

@@ -20,11 +20,11 @@ from include.warehouse.staging import Stage
 def in_scope(context: MirrorContext, extract: Extract, alias: str) -> sql.Composable:
     """Return SQL over rows `alias` of the copy, true if the scan's lists would show the row. It is never null.
 
-    A row of a partition that was not requested is out of scope only if the source's rows don't name their partition.
-    Otherwise the copy may have a wrong partition for it, so it is in scope and will be looked up.
+    A row of a partition that was not requested is out of scope only if settings name the partitions, and the source's
+    rows don't. Otherwise the partition may be gone, or be a wrong one, so the row is in scope and will be looked up.
     """
     entity, conditions = extract.entity, [sql.SQL("true")]
-    if entity.partitions and entity.partitions.adds:
+    if entity.partitions and entity.partitions.adds and not entity.partitions.listed_by:
         asked = sql.SQL(", ").join(map(sql.Literal, extract.partitions))
         column = sql.Identifier(alias, entity.partitions.column)
         conditions.append(sql.SQL("coalesce({}::text IN ({}), true)").format(column, asked))

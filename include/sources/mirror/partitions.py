@@ -39,8 +39,8 @@ def all_listings(
 
 
 def known_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
-    """Return the entity's partitions that the warehouse knows; [""] if the entity has none."""
-    return entity.partitions.values(context) if entity.partitions else [""]
+    """Return the entity's partitions that the warehouse knows, as texts; [""] if the entity has none."""
+    return [str(value) for value in entity.partitions.values(context)] if entity.partitions else [""]
 
 
 def state_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
