@@ -112,6 +112,17 @@ class Paginator(ABC):
         """Return whether the list may have ended before this page: some servers answer 404 there."""
         return False
 
+    def overlapping(self, first: Page) -> Position:
+        """Return a position whose page shares rows with the first one, if the API counts as this does.
+
+        None if there is no such position, or if the list names a total: that would show it.
+        """
+        return None
+
+    def may_be_none(self, position: Position) -> bool:
+        """Return whether the page at the `overlapping` position may be empty."""
+        return False
+
 
 @dataclass(frozen=True)
 class Cursor(Paginator):
@@ -316,6 +327,14 @@ class _Numbered(Paginator):
     def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
         return crawl.rows > 0 and self._nth(page.position) > (crawl.total_pages or 0)
 
+    def overlapping(self, first: Page) -> Position:
+        # Many servers take the page before the first one for the first one.
+        told = first.total_pages is not None or first.total_entries is not None
+        return self.start - 1 if self.start > 0 and first.next is not None and not told else None
+
+    def may_be_none(self, position: Position) -> bool:
+        return True
+
     def _nth(self, position: int) -> int:
         """Return the number of pages up to and including the one at `position`."""
         return position - self.start + 1
@@ -388,6 +407,10 @@ class Offset(Paginator):
         more = bool(rows) and (known is None or seen < known or len(rows) >= crawl.largest)
         # A text, since a number would be that of a page.
         return replace(page, next=str(seen) if more else None)
+
+    def overlapping(self, first: Page) -> Position:
+        # From the middle on: rows may come or go meanwhile.
+        return str(len(first.rows) // 2) if len(first.rows) > 1 and first.total_entries is None else None
 
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
         return super().doubtful(page, crawl) and not self.may_be_past_end(page, crawl.after(page))

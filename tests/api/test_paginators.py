@@ -319,7 +319,9 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
     assert paginator.read(replace(answer, data={**answer.data, key: None}), paginator.start)
 
 
-@pytest.mark.parametrize("verdict", [{"success": False}, {"ok": False}, {"status": "error"}])
+@pytest.mark.parametrize(
+    "verdict", [{"success": False}, {"ok": False}, {"status": "error"}, {"status": "FAILED"}, {"success": "false"}]
+)
 @pytest.mark.parametrize("paginator", [LINES, Cursor("line_items"), Cursor("line_items", optional=True), Single()])
 def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
     with pytest.raises(RefuseData, match=f"its '{next(iter(verdict))}' says that it failed"):

@@ -1,15 +1,16 @@
 """The kinds of entity of a mirrored source, and how their records belong together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
 
+from include.api.errors import RefuseData
 from include.api.paginators import PageNumber, Paginator, SpringPage
-from include.api.request import Request
+from include.api.request import Answer, Request
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
 from include.sources.base import NOTHING, LeftOut, entity_of
 from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
@@ -294,8 +295,20 @@ class Child(Entity):
         """The parents, if the API lists the rows of one parent only."""
         if self.listing is not None:
             return None
-        ask, column = self.lookup.request, self.lookup.by[0]
-        return Partitions(self._known_parents, lambda listing, keys: ask(*keys), column, listed_by=self.parent)
+        return Partitions(self._known_parents, self._rows_of, self.lookup.by[0], listed_by=self.parent)
+
+    def _rows_of(self, listing: Request | None, keys: Sequence[str]) -> Request:
+        """Return the request for the rows of one parent. Its check refuses rows that name no parent, or another."""
+        asked = self.lookup.request(*keys)
+
+        def check(data: Any) -> None:
+            if asked.check:
+                asked.check(data)
+            for row in self.paginator.read(Answer(data), self.paginator.start).rows:
+                if tuple(map(str, self.table.named(row, self.lookup.by))) != tuple(keys):
+                    raise RefuseData(f"a row doesn't name the {self.lookup.by[0]} that was asked for")
+
+        return replace(asked, check=check)
 
     @property
     def place(self) -> tuple[str, ...]:

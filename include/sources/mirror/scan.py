@@ -28,6 +28,7 @@ from include.sources.mirror.scan_summary import summarize
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.second_look import read_listed_again, second_look
 from include.sources.mirror.series import keep_ended_series, unlisted_series
+from include.sources.mirror.wrong_pages import require_declared_start
 from include.sources.mirror.young import doubt_young
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
@@ -49,6 +50,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     """
     conn = context.conn
     _require_synced(context, entity)
+    require_declared_start(context, entity)
     scan_id = f"{context.run}/{entity.name}/{epoch}"
     extract = read_whole(
         context,
