@@ -137,8 +137,8 @@ class Table:
         readers = {column.name: column.read for column in self.columns}
         if readers.get(self.moment) in (integer, identifier):
             return (
-                f"has no time of change, since {self.moment} is a number: read it by unix_time if it counts seconds, or"
-                " say as `changed` which column has the time"
+                f"has no time of change, since {self.moment}"
+                " is a number: read it by unix_time if it counts seconds, or say as `changed` which column has the time"
             )
         unordered = [name for name in (self.version, self.changed) if name and readers[name] in UNORDERED]
         if unordered:
