@@ -231,6 +231,17 @@ def test_what_is_kept_of_a_pull_does_not_grow_with_the_parents(context, vendor):
     assert extract.row_counts("o3") == [(4, 2)]
 
 
+def test_what_names_a_pull_does_not_grow_with_the_parents(context, vendor, conn):
+    """Messages quote it, and so does each row that is refused."""
+    for number in range(60):
+        vendor.pay(f"order-{number}", f"payment-{number}")
+    sync_entities(context)
+    vendor.payments["order-7"]["late"] = "no time"
+    scan(context)
+    (longest,) = conn.execute("SELECT max(length(pull)) FROM confidence.quarantine").fetchone()
+    assert longest < 200
+
+
 class TestListThatIsNotAtItsAddress:
     """The address of an order's payments answers 404, so the order's own address is asked."""
 

@@ -17,7 +17,7 @@ from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
-from include.warehouse.readers import identifier, text
+from include.warehouse.readers import identifier, instant, text
 from include.warehouse.table import Column, Table
 
 TABLE = Table("shop", "orders", tuple(Column(name, identifier) for name in ("id", "place", "item")), version=None)
@@ -33,6 +33,7 @@ PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, colu
 DELETES = Deletes(lambda since: Request("/deletes"), Cursor("orders"), deleted=lambda entry: entry)
 CASCADE = Cascade("t.item IS NULL", "items", ("item",), alive=lambda item: True)
 BRIEF = TABLE.in_brief("id")
+DATED = Table("shop", "orders", (*TABLE.columns, Column("updated_at", instant)))
 
 
 def listed(**more):
@@ -121,7 +122,7 @@ class TestEntity:
                     "views": ({}, {"all": 1}),
                 },
             ),
-            (listed, {"changes": BothEnds()}),
+            (listed, {"table": DATED, "changes": BothEnds()}),
             (of_place, {}),
             (of_place, {"listing": None, "lookup": LIST_OF_PLACE}),
             (discovered, {"partitions": PLACES, "parts": PARTS}),
@@ -215,11 +216,15 @@ class TestEntity:
                 "a list that is read from both ends has page numbers",
             ),
             (
-                {"changes": BothEnds(), "views": ({}, {"all": 1})},
+                {"changes": BothEnds()},
+                "a list that is read from both ends shows when its records changed: say by which column of its table",
+            ),
+            (
+                {"table": DATED, "changes": BothEnds(), "views": ({}, {"all": 1})},
                 "several views are for lists that are read from their start",
             ),
             (
-                {"changes": BothEnds(), "partitions": PLACES},
+                {"table": DATED, "changes": BothEnds(), "partitions": PLACES},
                 "a list that is read from both ends is one list, and has no partitions",
             ),
             (

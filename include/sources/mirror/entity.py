@@ -234,6 +234,8 @@ class Listed(Entity):
     def _mistake(self) -> str:
         if isinstance(self.changes, BothEnds) and not isinstance(self.paginator, PageNumber | SpringPage):
             return "a list that is read from both ends has page numbers"
+        if isinstance(self.changes, BothEnds) and not self.table.moment:
+            return "a list that is read from both ends shows when its records changed: say by which column of its table"
         if len(self.views) > 1 and not isinstance(self.changes, Since | Window | FullList):
             return "several views are for lists that are read from their start"
         if self.partitions and isinstance(self.changes, BothEnds):

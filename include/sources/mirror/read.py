@@ -22,7 +22,7 @@ from include.sources.mirror.extract import Extract
 from include.sources.mirror.incomplete_lists import read_again_if_short
 from include.sources.mirror.listing import Listing
 from include.sources.mirror.lookup import Row, deleted_parents, read_rows
-from include.sources.mirror.partitions import all_listings, all_partitions
+from include.sources.mirror.partitions import all_listings, all_partitions, short_name
 from include.sources.mirror.wrong_pages import refuse_circle
 from include.warehouse.pull import PullError, TooManyRefused
 from include.warehouse.staging import staged
@@ -335,7 +335,7 @@ def read_whole(
     The pull starts again if the entity's partitions have changed meanwhile. `options` are those of `read_lists`.
     """
     values = all_partitions(context, entity)
-    extract = Extract.open(context, entity, purpose, "/".join(filter(None, [ticket, ",".join(values)])))
+    extract = Extract.open(context, entity, purpose, "/".join(filter(None, [ticket, short_name(",".join(values))])))
     pull = extract.stage.pull
     if extract.stage.resumed and not pull.complete:
         log.info("going on from page %d, %d rows are staged", (first or 1) + pull.pages, pull.rows_read)
