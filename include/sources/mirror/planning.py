@@ -67,11 +67,16 @@ def _unstage_reported(stage: Stage, reported: sql.Composable) -> None:
 
 
 def doubt_unlike(extract: Extract) -> None:
-    """Make a record a candidate that its list shows twice, with other content, although it has not changed since.
+    """Make a record unproven that its list shows twice, with other content, though it has not changed for long.
 
-    It is unproven if the two belong to different parts or parents.
+    If it has changed lately, it is a candidate: its address decides.
     """
-    compare.plan_unlike(extract.stage, f"{ELSEWHERE} {', '.join(extract.entity.place)}")
+    elsewhere = f"{TWICE}, at different places: one of the two is wrong, or the key of its table lacks"
+    why = {
+        "place": f"{elsewhere} {', '.join(extract.entity.place)}",
+        "old": f"{TWICE}, with other content: one of the two is wrong, or the key of its table lacks a column",
+    }
+    compare.plan_unlike(extract.stage, why)
 
 
 def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
@@ -250,10 +255,7 @@ def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
             context.conn.execute(query)
 
 
-ELSEWHERE = (
-    "it is listed twice, at different places, and has not changed since: one of the two is wrong, or the key of its"
-    " table lacks"
-)
+TWICE = "its list shows it twice, though it has not changed lately"
 
 LAGGING = "the source shows older versions than it has shown before, so it may lag behind"
 
