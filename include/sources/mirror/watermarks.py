@@ -89,8 +89,9 @@ def new_states(
             first_load = first_unproven and min([first_unproven, *times])
             states[partition] = NewState(before or first_load, in_step=False)
         else:
-            until = min(filter(None, [*times, _later(before, read_until)]), default=None)
-            states[partition] = NewState(until, in_step=not (skipped or short))
+            # If nothing tells the source's time, the first watermark is ours. It stays, so that no change is left out.
+            moment = _later(before, read_until) or extract.stage.pull.started_at
+            states[partition] = NewState(min([*times, moment]), in_step=not (skipped or short))
     return states
 
 
