@@ -12,7 +12,7 @@ from include.api.paginators import Cursor, Single
 from include.api.request import Request
 from include.sources.base import NOTHING, SyncFailed
 from include.sources.mirror.changes import FullList, Since
-from include.sources.mirror.entity import Child, Listed
+from include.sources.mirror.entity import Child, Listed, Part
 from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup_request import Lookup
 from include.warehouse.readers import identifier, instant, integer
@@ -136,6 +136,8 @@ class TestPartsWithTheSameIds:
         with pytest.raises(SyncFailed, match=r"stock nail \(its list shows it twice, .* at different places"):
             shop.sync()
         assert shop.live("stock", "id") == {"screw"}
+        # Each sync reads the whole list, so scans need not wait until the row is proven.
+        assert shop.night()["stock"].accounts["stock"].missing_unproven == 1
 
     def test_a_look_up_without_the_part_is_refused(self):
         with pytest.raises(ValueError, match="its rows don't say their branch_id, so a look-up by id would lose it"):
@@ -225,3 +227,35 @@ def test_records_with_a_blank_id_are_refused(opened):
     shop.sync()
     scanned = shop.night()["prices"]
     assert (shop.live("prices", "id"), scanned.accounts["prices"].refused) == (set("abc"), 2)
+
+
+def test_rows_inside_a_record_that_name_another_one_refuse_it(opened):
+    """Such rows belong to no record, so they fell out of all syncs and scans."""
+    issues = Table(
+        "vendor",
+        "issues",
+        (Column("id"), Column("number"), Column("updated_at", instant)),
+        ignored={"labels": "they are rows of labels"},
+    )
+    labels = Table("vendor", "labels", (Column("issue_id"), Column("name")), key=("issue_id", "name"), version=None)
+
+    def rows(issue):
+        return [{**label, "issue_id": issue["number"]} for label in issue["labels"]]
+
+    source = mirror(
+        Listed(
+            issues,
+            own("issues"),
+            Request("/issues"),
+            PAGES,
+            changes=Since("since"),
+            leaves_out=NOTHING,
+            parts=(Part(labels, rows, by=("issue_id",)),),
+        )
+    )
+    found = [{"id": f"i{n}", "number": n, "updated_at": LONG_AGO, "labels": [{"name": "new"}]} for n in range(3)]
+    shop = opened(source, lambda path, params: {"data": found} if len(path) == 1 else found[int(path[1][1:])])
+    with pytest.raises(SyncFailed, match=r"3 of 3 rows of vendor\.issues could not be stored"):
+        shop.sync()
+    reasons = shop.context.conn.execute("SELECT DISTINCT reason FROM confidence.quarantine").fetchall()
+    assert reasons == [("one of its labels doesn't name it by issue_id",)]

@@ -208,7 +208,7 @@ def replace_record(extract: Extract, record: Row) -> None:
     Call it in a transaction. Raises RefuseData or RowRefused where the record can't be stored.
     """
     key = extract.entity.table.key_of(record)
-    rows = {part: nested_rows(part, record) for part, _ in extract.parts}
+    rows = {part: nested_rows(part, record, key) for part, _ in extract.parts}
     _replace_rows(extract.stage, are(extract.entity.table.key, key), [record])
     for part, stage in extract.parts:
         of_record = are(part.by, key)

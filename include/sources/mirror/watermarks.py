@@ -8,7 +8,7 @@ from functools import cached_property
 from psycopg import sql
 
 from include.api.errors import RefuseData
-from include.sources.mirror.changes import Window
+from include.sources.mirror.changes import FullList, Window
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Discovered
 from include.sources.mirror.extract import Extract
@@ -115,8 +115,11 @@ def _read_until(extract: Extract, groups: Sequence[PartitionGroup], clock: Sourc
 def _first_unproven(extract: Extract, read_until: datetime) -> datetime | None:
     """Return when the unproven row changed that changed first, at the latest `read_until`.
 
-    None if there is no such row, or if the time of one of them is not known.
+    None if there is no such row, or if the time of one of them is not known. A list that each sync reads as a whole
+    shows it again, whatever the time.
     """
+    if isinstance(extract.entity.changes, FullList):
+        return read_until
     stage, moment = extract.stage, extract.entity.table.moment
     if moment is None:
         return None
