@@ -112,10 +112,10 @@ class Paginator(ABC):
         """Return whether the list may have ended before this page: some servers answer 404 there."""
         return False
 
-    def overlapping(self, first: Page) -> Position:
-        """Return a position whose page shares rows with the first one, if the API counts as this does.
+    def overlapping(self, rows: int) -> Position:
+        """Return a position whose page shares rows with the first one, if the API counts as this does; None if none.
 
-        None if there is no such position, or if the list names a total: that would show it.
+        `rows`: the number of rows on the first page
         """
         return None
 
@@ -327,10 +327,9 @@ class _Numbered(Paginator):
     def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
         return crawl.rows > 0 and self._nth(page.position) > (crawl.total_pages or 0)
 
-    def overlapping(self, first: Page) -> Position:
+    def overlapping(self, rows: int) -> Position:
         # Many servers take the page before the first one for the first one.
-        told = first.total_pages is not None or first.total_entries is not None
-        return self.start - 1 if self.start > 0 and first.next is not None and not told else None
+        return self.start - 1 if self.start > 0 and rows else None
 
     def may_be_none(self, position: Position) -> bool:
         return True
@@ -408,9 +407,9 @@ class Offset(Paginator):
         # A text, since a number would be that of a page.
         return replace(page, next=str(seen) if more else None)
 
-    def overlapping(self, first: Page) -> Position:
+    def overlapping(self, rows: int) -> Position:
         # From the middle on: rows may come or go meanwhile.
-        return str(len(first.rows) // 2) if len(first.rows) > 1 and first.total_entries is None else None
+        return str(rows // 2) if rows > 1 else None
 
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
         return super().doubtful(page, crawl) and not self.may_be_past_end(page, crawl.after(page))

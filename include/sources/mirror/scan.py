@@ -50,7 +50,6 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     """
     conn = context.conn
     _require_synced(context, entity)
-    require_declared_start(context, entity)
     scan_id = f"{context.run}/{entity.name}/{epoch}"
     extract = read_whole(
         context,
@@ -63,6 +62,8 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     )
     if entity.history:
         extract.require_rows()
+    if not scope.partial:
+        require_declared_start(context, extract)
     figures = _comparison(context, scope, extract)
     suspect_implied_rows(context, extract)
     doubt_young(context, extract)

@@ -6,7 +6,7 @@ from include.api.errors import ApiError, FixConfiguration
 from include.api.fetch import page_request
 from include.api.paginators import Page, Position
 from include.sources.mirror.context import MirrorContext
-from include.sources.mirror.entity import Discovered, Entity
+from include.sources.mirror.entity import Discovered
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.listing import Listing
 from include.sources.mirror.partitions import all_listings, known_partitions
@@ -38,27 +38,36 @@ def refuse_circle(extract: Extract) -> None:
         )
 
 
-def require_declared_start(context: MirrorContext, entity: Entity) -> None:
+def require_declared_start(context: MirrorContext, extract: Extract) -> None:
     """Raise PullError where the API counts the pages or rows of a list otherwise than declared.
 
-    Each reading would leave out the same rows. It is tried only if the list names no total, which would tell it.
+    Each reading would leave out the same rows. It is tried, after a reading of the whole list, only if that names no
+    total, which would tell it.
     """
-    # Lists in brief are asked for in ways of their own.
-    if isinstance(entity, Discovered) or not entity.paginator.by_place:
+    entity, pull = extract.entity, extract.stage.pull
+    told = pull.total_entries is not None or pull.total_pages is not None
+    # Lists in brief, and those of parts, are several. A stage without its repeats has been compared already.
+    if told or isinstance(entity, Discovered) or entity.partitions or "repeats" in extract.progress:
         return
-    for listing in all_listings(context, entity, known_partitions(context, entity)[:1]):
-        first = _page(context, listing, entity.paginator.start)
-        position = first and entity.paginator.overlapping(first)
-        found = position is not None and _page(context, listing, position)
-        if not found:
-            continue
-        shares_rows = bool(_keys(entity, first) & _keys(entity, found))
-        if not shares_rows and (found.rows or not entity.paginator.may_be_none(position)):
-            raise PullError(
-                f"the list of {entity.name} shows other rows at {entity.paginator.param}={position} than on its first"
-                " page, so the API counts otherwise than declared, and each reading would leave out rows: see whether"
-                " it counts pages or rows, and from 0 or 1"
-            )
+    listing, *_ = all_listings(context, entity, known_partitions(context, entity))
+    first = _first_page(extract)
+    position = entity.paginator.overlapping(len(first))
+    found = _page(context, listing, position) if position is not None else None
+    if found is None or first & {entity.table.key_of(row) for row in found.rows}:
+        return
+    if found.rows or not entity.paginator.may_be_none(position):
+        raise PullError(
+            f"the list of {entity.name} shows other rows at {entity.paginator.param}={position} than on its first page,"
+            " so the API counts otherwise than declared, and each reading would leave out rows: see whether it counts"
+            " pages or rows, and from 0 or 1"
+        )
+
+
+def _first_page(extract: Extract) -> set[tuple]:
+    """Return the keys of the rows on the list's first page."""
+    query = sql.SQL("SELECT {} FROM {} WHERE _page = 1")
+    key = identifiers(extract.entity.table.key)
+    return set(extract.stage.conn.execute(query.format(key, extract.stage.sql)).fetchall())
 
 
 def _page(context: MirrorContext, listing: Listing, position: Position) -> Page | None:
@@ -71,7 +80,3 @@ def _page(context: MirrorContext, listing: Listing, position: Position) -> Page 
         if isinstance(error, FixConfiguration) and error.concerns_all:
             raise
         return None
-
-
-def _keys(entity: Entity, page: Page) -> set[tuple]:
-    return {key for row in page.rows if (key := entity.table.key_of(row))}
