@@ -23,7 +23,7 @@ from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup import names
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
-from include.warehouse.readers import identifier, instant, text
+from include.warehouse.readers import boolean, identifier, instant, text
 from include.warehouse.table import Column, Table
 from tests.stub import Fault, NotServed, Store, Stub, WrongExamples, WrongLookup
 from tests.stub.store import Telling
@@ -390,7 +390,8 @@ class TestStore:
         assert (len(store.rows["tools"]), len(store.rows["lines"])) == (9, 13)
 
     def test_a_delete_is_told_where_the_api_does(self):
-        store = Store(mirror(tools(table=replace(TOOLS, tombstone="gone"))), EXAMPLES)
+        columns = tuple(replace(each, read=boolean) if each.name == "gone" else each for each in COLUMNS)
+        store = Store(mirror(tools(table=replace(TOOLS, columns=columns, tombstone="gone"))), EXAMPLES)
         store.delete(store.source.entities[0], 0)
         assert (len(store.rows["tools"]), store.rows["tools"][0]["gone"]) == (10, True)
         assert store.rows["tools"][0]["changed"] > TOOL["changed"]
