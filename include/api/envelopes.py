@@ -12,7 +12,7 @@ ERRORS = ("errors", "error")
 # More such keys around rows or a record. A record that is the answer itself may have fields of these names.
 ENVELOPES = (*ERRORS, "message", "messages", "exceptionMessage")
 # Keys and values by which an envelope says that the request failed. Again a record may have such fields.
-FAILED = {"success": (False,), "ok": (False,), "status": ("error", "fail", "failed", "failure")}
+FAILED = {"success": ("false", "0"), "ok": ("false", "0"), "status": ("error", "fail", "failed", "failure")}
 
 
 def refuse_envelope(data: Any, around: str = "") -> None:
@@ -21,7 +21,7 @@ def refuse_envelope(data: Any, around: str = "") -> None:
     `around`: the key of the rows or the record. A list of messages is no error.
     """
     refuse_errors(data, [key for key in ENVELOPES if key in ERRORS or key != around])
-    failed = [key for key, values in FAILED.items() if isinstance(data, dict) and data.get(key) in values]
+    failed = [key for key, values in FAILED.items() if isinstance(data, dict) and str(data.get(key)).lower() in values]
     if failed:
         raise RefuseData(f"its {failed[0]!r} says that it failed, so it is no answer")
 

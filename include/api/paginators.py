@@ -56,6 +56,8 @@ class Crawl:
 
 
 FRESH = Crawl()
+# What APIs write in place of the address of a next page where there is none.
+NO_LINK = (None, "", False)
 
 
 class Paginator(ABC):
@@ -110,6 +112,17 @@ class Paginator(ABC):
 
     def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
         """Return whether the list may have ended before this page: some servers answer 404 there."""
+        return False
+
+    def overlapping(self, rows: int) -> Position:
+        """Return a position whose page shares rows with the first one, if the API counts as this does; None if none.
+
+        `rows`: the number of rows on the first page
+        """
+        return None
+
+    def may_be_none(self, position: Position) -> bool:
+        """Return whether the page at the `overlapping` position may be empty."""
         return False
 
 
@@ -253,9 +266,8 @@ class NextLink(Paginator):
             rows = listed_rows(answer, self.rows)
             link = value_at(answer.data, self.key) if self.key else None
         if self.key is None:
-            links = parse_header_links(answer.headers.get("Link", ""))
-            link = next((each.get("url") for each in links if each.get("rel") == "next"), None)
-        following = None if link is None or _is_end(answer.data, self.end) else query_of(link)
+            link = _next_in_header(answer.headers.get("Link", ""))
+        following = None if link in NO_LINK or _is_end(answer.data, self.end) else query_of(link)
         total = as_count(value_at(answer.data, self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
@@ -326,6 +338,13 @@ class _Numbered(Paginator):
 
     def may_be_past_end(self, page: Page, crawl: Crawl) -> bool:
         return crawl.rows > 0 and self._nth(page.position) > (crawl.total_pages or 0)
+
+    def overlapping(self, rows: int) -> Position:
+        # Many servers take the page before the first one for the first one.
+        return self.start - 1 if self.start > 0 and rows else None
+
+    def may_be_none(self, position: Position) -> bool:
+        return True
 
     def _nth(self, position: int) -> int:
         """Return the number of pages up to and including the one at `position`."""
@@ -401,6 +420,10 @@ class Offset(Paginator):
         # A text, since a number would be that of a page.
         return replace(page, next=str(seen) if more else None)
 
+    def overlapping(self, rows: int) -> Position:
+        # From the middle on: rows may come or go meanwhile.
+        return str(rows // 2) if rows > 1 else None
+
     def doubtful(self, page: Page, crawl: Crawl) -> bool:
         return super().doubtful(page, crawl) and not self.may_be_past_end(page, crawl.after(page))
 
@@ -444,6 +467,18 @@ class SpringPage(_Numbered):
         is_last = data.get("last", total_pages is not None) is True
         more = self._nth(position) < (total_pages or 0) or (bool(rows) and not is_last)
         return replace(page, next=position + 1 if more else None)
+
+
+def _next_in_header(header: str) -> str | None:
+    """Return the address of the next page in a Link header; None if it has none.
+
+    A relation may have several types, and neither these nor names of parameters have a case.
+    """
+    for link in parse_header_links(header):
+        types = next((value for name, value in link.items() if name.lower() == "rel"), "")
+        if "next" in types.lower().split():
+            return link.get("url")
+    return None
 
 
 def _is_end(data: Any, end: str | None) -> bool:

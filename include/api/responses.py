@@ -19,6 +19,8 @@ from include.api.transport import LARGEST_ANSWER_BYTES
 # Longer waits are no use to a task, and some are too long for the system's clock functions.
 LONGEST_RETRY_AFTER_SECONDS = 86_400.0
 BUSY = {408, 429}
+# Statuses of success by which a server says that its answer is still made, or that it is a part.
+UNFINISHED = {202, 206}
 # Statuses by which a server tells its rate limit.
 LIMITED = {403, 429}
 
@@ -84,6 +86,10 @@ def answer_of(
         return TryLater(f"{where} answered {status} with {kind or 'a body'}, not the API's own answer", status=status)
     if not 200 <= status < 300:
         return FixConfiguration(f"{where} answered {status}{_codes(body)}{_remedy(status, name)}", status=status)
+    if status in UNFINISHED and request.method == "GET":
+        return TryLater(
+            f"{where} answered {status}: what was asked for is not there yet, or not all of it", status=status
+        )
     date = http_date(response.headers.get("Date"))
     if status == 204:
         return Answer(None, date, response.headers, status)

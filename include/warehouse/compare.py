@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from include.warehouse.row_conditions import (
     alive,
@@ -58,27 +59,50 @@ class Repeats:
         return self.identical + self.differing
 
 
-def drop_repeats(stage: Stage, *, newest_first: bool = False) -> Repeats:
+def drop_repeats(
+    stage: Stage, *, newest_first: bool = False, changed_after: datetime | None = None, place: tuple[str, ...] = ()
+) -> Repeats:
     """Delete all rows but one for each key from the stage; return how many were deleted.
 
     The row with the newest version stays. If several have it, the one that was listed last stays, or with
     `newest_first` the one that was listed first.
+
+    The row that stays is marked as `_unlike` if another one had other content, although it is not newer than that, or
+    has not changed after `changed_after`: then no change tells why the list showed both. The mark is `place` if they
+    also differ in these columns; else `recent` if it has changed after that time, or `old`.
     """
     table = stage.table
     newest = [sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(name)) for name in version_columns(table)]
     order = sql.SQL(", ").join([*newest, sql.SQL("_page, _place" if newest_first else "_page DESC, _place DESC")])
-    identical, differing = stage.conn.execute(
-        sql.SQL(
-            "WITH ranked AS ("
-            " SELECT ctid, row_hash, row_number() OVER w AS rank, first_value(row_hash) OVER w AS kept FROM {stage}"
-            " WHERE ({key}) IN (SELECT {key} FROM {stage} GROUP BY {key} HAVING count(*) > 1)"
-            " WINDOW w AS (PARTITION BY {key} ORDER BY {order})"
-            "), gone AS (DELETE FROM {stage} s USING ranked r WHERE s.ctid = r.ctid AND r.rank > 1"
-            " RETURNING r.row_hash = r.kept AS identical)"
-            " SELECT count(*) FILTER (WHERE identical), count(*) FILTER (WHERE NOT identical) FROM gone"
-        ).format(stage=stage.sql, key=identifiers(table.key), order=order)
-    ).fetchone()
-    return Repeats(identical, differing)
+    names = {
+        "stage": stage.sql,
+        "key": identifiers(table.key),
+        "order": order,
+        "versions": sql.SQL("ORDER BY {}").format(sql.SQL(", ").join(newest)) if newest else sql.SQL(""),
+        "moment": sql.Identifier(table.moment) if table.moment else sql.SQL("NULL::timestamptz"),
+        "changed_after": sql.Literal(changed_after),
+        "at": sql.SQL("ROW({})").format(identifiers(place)) if place else sql.SQL("ROW(1)"),
+    }
+    return Repeats(*stage.conn.execute(sql.SQL(DROP_REPEATS).format(**names)).fetchone())
+
+
+def plan_unlike(stage: Stage, why: Mapping[str, str]) -> None:
+    """Make each row unproven that is marked as `_unlike`, for the reason of its mark; a candidate if it has none.
+
+    So are those that equal the copy. Young rows stay young. Call it after `plan_writes`.
+    """
+    table = stage.table
+    names = {
+        "plan": stage.plan,
+        "columns": identifiers(table.names),
+        "s_columns": identifiers(table.names, "s"),
+        "key": identifiers(table.key),
+        "reasons": sql.Literal(Jsonb(dict(why))),
+        "stage": stage.sql,
+        "target": table.sql,
+        "same": same_key(table.key, "t", "s"),
+    }
+    stage.conn.execute(sql.SQL(PLAN_UNLIKE).format(**names))
 
 
 def plan_writes(
@@ -218,6 +242,36 @@ def live_rows(stage: Stage) -> int:
     query = sql.SQL("SELECT count(*) FROM {} WHERE deleted_at IS NULL").format(stage.table.sql)
     return stage.conn.execute(query).fetchone()[0]
 
+
+DROP_REPEATS = """
+WITH ranked AS (
+  SELECT ctid, row_hash, row_number() OVER w AS rank, {at} AS at, first_value(ctid) OVER w AS kept_at,
+    first_value(row_hash) OVER w AS kept, first_value({at}) OVER w AS at_kept,
+    rank() OVER (PARTITION BY {key} {versions}) > 1 AS older,
+    coalesce(first_value({moment}) OVER w > {changed_after}, false) AS recent
+  FROM {stage} WHERE ({key}) IN (SELECT {key} FROM {stage} GROUP BY {key} HAVING count(*) > 1)
+  WINDOW w AS (PARTITION BY {key} ORDER BY {order})
+), gone AS (
+  DELETE FROM {stage} s USING ranked r WHERE s.ctid = r.ctid AND r.rank > 1
+  RETURNING r.row_hash = r.kept AS identical, r.older, r.recent, r.at IS DISTINCT FROM r.at_kept AS elsewhere, r.kept_at
+), unlike AS (
+  SELECT kept_at, recent, bool_or(elsewhere) AS elsewhere FROM gone WHERE NOT identical AND NOT (older AND recent)
+  GROUP BY kept_at, recent
+), marked AS (
+  UPDATE {stage} s SET _unlike = CASE WHEN u.elsewhere THEN 'place' WHEN u.recent THEN 'recent' ELSE 'old' END
+  FROM unlike u WHERE s.ctid = u.kept_at
+)
+SELECT count(*) FILTER (WHERE identical), count(*) FILTER (WHERE NOT identical) FROM gone
+"""
+
+PLAN_UNLIKE = """
+INSERT INTO {plan} AS p ({columns}, _operation, _status, _why, _seen_hash, _seen_deleted)
+SELECT {s_columns}, 'update', CASE WHEN {reasons} ->> _unlike IS NULL THEN 'candidate' ELSE 'unproven' END,
+  {reasons} ->> _unlike, t.row_hash, t.deleted_at IS NOT NULL
+FROM {stage} s LEFT JOIN {target} t ON {same} WHERE _unlike IS NOT NULL
+ON CONFLICT ({key}) DO UPDATE SET _status = excluded._status, _why = excluded._why
+WHERE p._status IN ('confirmed', 'candidate', 'due')
+"""
 
 LOOKED_AT = """
 SELECT count(*) FILTER (WHERE s._status = 'confirmed'), count(*) FILTER (WHERE s._status = 'unproven')

@@ -98,7 +98,7 @@ CREATE = (
     "CREATE UNLOGGED TABLE {stage} (LIKE {table} INCLUDING GENERATED)",
     """
     ALTER TABLE {stage} DROP COLUMN IF EXISTS deleted_at, DROP COLUMN IF EXISTS sync_id,
-      ADD _page bigint, ADD _place int, ADD _lacks text[]
+      ADD _page bigint, ADD _place int, ADD _lacks text[], ADD _unlike text
     """,
     "CREATE INDEX ON {stage} ({key})",
     """

@@ -13,12 +13,25 @@ from psycopg import sql
 
 from include.warehouse.field_path import has_field, join, lies_in, put, split, within
 from include.warehouse.known_fields import Known
-from include.warehouse.readers import WHOLE, identifier, integer, structure, text
+from include.warehouse.readers import (
+    WHOLE,
+    boolean,
+    decimal,
+    identifier,
+    instant,
+    integer,
+    structure,
+    text,
+    unix_time,
+)
 
 # The column with the fields that no other column reads.
 EXTRA = "extra"
 # What each mirrored table has beside the source's columns. Those of staging tables and plans begin with an underscore.
 OWN_COLUMNS = frozenset({"row_hash", "deleted_at", "sync_id"})
+# Readers whose values tell no older row from a newer one, and those whose values are no flags.
+UNORDERED = (text, boolean, structure)
+NO_FLAGS = (integer, identifier, decimal, instant, unix_time)
 # Before the name of a vendor's field whose name our own code needs in the record (see `add`).
 SENT = "sent:"
 
@@ -108,7 +121,8 @@ class Table:
             raise ValueError(f"table {self.full_name} names columns that it doesn't have: {', '.join(told)}")
         if tuple(column.name for column in self.columns if column.name in self.key) != self.key:
             raise ValueError(f"table {self.full_name} names its key in another order than its columns")
-        if mistake := self._reader_mistake() or self._version_mistake() or self._extra_mistake():
+        mistakes = (self._reader_mistake, self._version_mistake, self._tombstone_mistake, self._extra_mistake)
+        if mistake := next(filter(None, (find() for find in mistakes)), ""):
             raise ValueError(f"table {self.full_name} {mistake}")
 
     def _reader_mistake(self) -> str:
@@ -120,13 +134,30 @@ class Table:
 
     def _version_mistake(self) -> str:
         """Return what is wrong with the version; empty if nothing is."""
-        numbered = {column.name for column in self.columns if column.read in (integer, identifier)}
-        if self.moment not in numbered:
-            return ""
-        return (
-            f"has no time of change, since {self.moment} is a number: read it by unix_time if it counts seconds, or say"
-            " as `changed` which column has the time"
-        )
+        readers = {column.name: column.read for column in self.columns}
+        if readers.get(self.moment) in (integer, identifier):
+            return (
+                f"has no time of change, since {self.moment}"
+                " is a number: read it by unix_time if it counts seconds, or say as `changed` which column has the time"
+            )
+        unordered = [name for name in (self.version, self.changed) if name and readers[name] in UNORDERED]
+        if unordered:
+            return (
+                f"can't tell an older row by {unordered[0]}, which is no time: read it by instant, or say version=None"
+            )
+        return ""
+
+    def _tombstone_mistake(self) -> str:
+        """Return what is wrong with the flag of deleted records; empty if nothing is."""
+        flag = next((column for column in self.columns if column.name == self.tombstone), None)
+        if flag and flag.read in (*NO_FLAGS, *UNORDERED) and flag.read is not boolean:
+            return (
+                f"has no flag in {flag.name}: read it by boolean. If deleted records have a time there, take a reader"
+                " of your own that returns True for it"
+            )
+        if flag and not flag.compared:
+            return f"would not see that {flag.name} changes: leave out compared=False"
+        return ""
 
     def _extra_mistake(self) -> str:
         """Return what is wrong with what is kept and ignored; empty if nothing is."""
@@ -218,7 +249,7 @@ class Table:
                 value = read(within(given, inner) if inner else given)
             except ValueError as error:
                 raise RowRefused(f"{name} {error}") from None
-            if value is None:
+            if value is None or (is_key and self._names_nothing(value)):
                 if name in demanded:
                     raise RowRefused(
                         f"{name} {_no_key(read, given) if is_key else 'is missing, which every record has'}"
@@ -289,7 +320,11 @@ class Table:
             )
         except ValueError:
             return None
-        return None if None in key else key
+        return None if None in key or self._names_nothing(*key) else key
+
+    def _names_nothing(self, *key: Any) -> bool:
+        """Return whether a key, or a value of it, is a blank text: then any number of records could have it."""
+        return len(self.key) == 1 and isinstance(key[0], str) and not key[0].strip()
 
 
 def add(record: Mapping[str, Any], **values: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ SESSION = {
     "client_connection_check_interval": "10s",
     "idle_in_transaction_session_timeout": "15min",
     "lock_timeout": "15min",
+    # In another zone a time of the year 9999, which vendors write for "never", is one that Python can't read.
+    "TimeZone": "UTC",
 }
 
 

@@ -244,6 +244,14 @@ def test_a_status_means_one_thing():
         ErrorPolicy(wait=frozenset({410}), absent=frozenset({410}))
 
 
+@pytest.mark.parametrize("status", [202, 206])
+def test_an_answer_that_is_not_whole_yet_is_none(server, connect, reply, status):
+    server.replies(reply([], status=status))
+    error = fetch_error(connect(attempts=3))
+    assert (type(error), len(server.received)) == (TryLater, 3)
+    assert f"answered {status}: what was asked for is not there yet, or not all of it" in str(error)
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 520, 599])
 def test_try_later(server, connect, reply, status):
     server.replies(reply(b"<html>busy</html>", status=status, content_type="text/html"))

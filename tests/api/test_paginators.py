@@ -319,7 +319,9 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
     assert paginator.read(replace(answer, data={**answer.data, key: None}), paginator.start)
 
 
-@pytest.mark.parametrize("verdict", [{"success": False}, {"ok": False}, {"status": "error"}])
+@pytest.mark.parametrize(
+    "verdict", [{"success": False}, {"ok": False}, {"status": "error"}, {"status": "FAILED"}, {"success": "false"}]
+)
 @pytest.mark.parametrize("paginator", [LINES, Cursor("line_items"), Cursor("line_items", optional=True), Single()])
 def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
     with pytest.raises(RefuseData, match=f"its '{next(iter(verdict))}' says that it failed"):
@@ -516,6 +518,17 @@ def test_next_link_follows_the_query_of_the_header_alone():
     assert pages.read(Answer(rows(3)), "page=2").next is None
 
 
+@pytest.mark.parametrize("rel", ['rel="last next"', 'rel="NEXT"', 'REL="next"', "rel=next"])
+def test_next_link_of_a_header_has_any_case_and_other_types(rel):
+    page = NextLink().read(Answer(rows(3), headers={"Link": f"<https://a.example/?page=2>; {rel}"}), None)
+    assert page.next == "page=2"
+
+
+@pytest.mark.parametrize("blank", [None, "", False])
+def test_next_link_that_is_blank_is_the_end(blank):
+    assert NextLink("value", key="next").read(Answer({"value": rows(1), "next": blank}), None).next is None
+
+
 def test_next_link_in_the_answer():
     pages = NextLink("value", key="@odata.nextLink", total="@odata.count")
     data = {"value": rows(2), "@odata.nextLink": "https://a.example/Orders?$skiptoken=7", "@odata.count": 5}
@@ -526,7 +539,7 @@ def test_next_link_in_the_answer():
     assert pages.contradiction(last, Crawl(rows=5)) == ""
 
 
-@pytest.mark.parametrize("link", [7, True, [], "", "https://a.example/Orders"])
+@pytest.mark.parametrize("link", [7, True, [], "https://a.example/Orders"])
 def test_next_link_without_a_query_is_refused(link):
     with pytest.raises(RefuseData, match="no query"):
         NextLink("value", key="next").read(Answer({"value": rows(1), "next": link}), None)

@@ -123,7 +123,7 @@ def test_older_state_overwrites_nothing_before_a_person_has_said_so(restored, co
     with pytest.raises(ScanIncomplete, match="40 of 40 rows could not be proven"):
         execute(early, "scan")
     execute(early, "resume_writer")
-    monkeypatch.setattr(scan, "OLDER_BELIEVED_AFTER", -timedelta(minutes=1))
+    monkeypatch.setattr(scan, "MAY_LAG", -timedelta(minutes=1))
     run = night("1")
     assert execute(run, "gate_check")["verdict"] == "hold"
     with pytest.raises(TaskAwaitingInput):

@@ -369,6 +369,12 @@ class TestWarehouse:
             assert conn.autocommit
             assert conn.execute("SHOW application_name").fetchone() == ("x" * 63,)
 
+    def test_times_are_in_utc_wherever_the_server_is(self, connected, monkeypatch):
+        monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+        never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+        with warehouse.connect("far") as conn:
+            assert conn.execute("SELECT %s::timestamptz", [never.isoformat()]).fetchone() == (never,)
+
     def test_session_of_a_machine_that_is_lost_ends_within_minutes(self, connected):
         """Else Postgres would keep its locks, the fence's among them, for two hours."""
         with warehouse.connect("lost") as conn:

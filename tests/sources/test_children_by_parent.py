@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -60,7 +61,9 @@ SOURCE = Mirror(
             table=ORDERS,
             listing=Request("/orders"),
             paginator=PAGES,
-            lookup=Lookup(lambda id_: Request(f"/orders/{id_}", check=names(id_, "id")), lambda data: [data]),
+            lookup=Lookup(
+                lambda id_: Request(f"/orders/{quote(id_, safe='')}", check=names(id_, "id")), lambda data: [data]
+            ),
             changes=Since("since"),
             leaves_out=NOTHING,
         ),
@@ -71,7 +74,7 @@ SOURCE = Mirror(
             paginator=PAGES,
             lookup=Lookup(
                 by=("order_id",),
-                request=lambda id_: Request(f"/orders/{id_}/payments"),
+                request=lambda id_: Request(f"/orders/{quote(id_, safe='')}/payments"),
                 rows=lambda data: data["value"],
                 paginator=PAGES,
                 own=False,
@@ -226,6 +229,17 @@ def test_what_is_kept_of_a_pull_does_not_grow_with_the_parents(context, vendor):
     assert kept == [1, 2, 2, 2, 3, 3, 3, 3, 3]
     assert extract.row_counts(*{state["partition"] for state in extract.lists.values()}) == [(20, 2)]
     assert extract.row_counts("o3") == [(4, 2)]
+
+
+def test_what_names_a_pull_does_not_grow_with_the_parents(context, vendor, conn):
+    """Messages quote it, and so does each row that is refused."""
+    for number in range(60):
+        vendor.pay(f"order-{number}", f"payment-{number}")
+    sync_entities(context)
+    vendor.payments["order-7"]["late"] = "no time"
+    scan(context)
+    (longest,) = conn.execute("SELECT max(length(pull)) FROM confidence.quarantine").fetchone()
+    assert longest < 200
 
 
 class TestListThatIsNotAtItsAddress:

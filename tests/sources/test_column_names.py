@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -49,14 +50,59 @@ NAMES = (
         "w",
         "after",
         "asked",
+        "at",
         "before",
         "changes",
         "copy",
         "count",
     ),
-    *("element", "entity", "field", "found", "from_page", "gone", "key", "kept", "known", "last", "listed", "looked"),
-    *("mine", "missing", "moment", "name", "new", "old", "operation", "order_by", "outdated", "place", "plan", "rank"),
-    *("reason", "records", "run", "shown", "source", "stage", "status", "theirs", "turn", "usable", "value", "why"),
+    *(
+        "element",
+        "elsewhere",
+        "entity",
+        "field",
+        "found",
+        "from_page",
+        "gone",
+        "identical",
+        "key",
+        "kept",
+        "known",
+        "last",
+        "listed",
+        "looked",
+    ),
+    *(
+        "mine",
+        "missing",
+        "moment",
+        "name",
+        "new",
+        "old",
+        "older",
+        "operation",
+        "order_by",
+        "outdated",
+        "place",
+        "plan",
+        "rank",
+        "recent",
+    ),
+    *(
+        "reason",
+        "records",
+        "run",
+        "shown",
+        "source",
+        "stage",
+        "status",
+        "theirs",
+        "turn",
+        "unlike",
+        "usable",
+        "value",
+        "why",
+    ),
 )
 WORDS = tuple(map(Column, NAMES))
 EVENTS = Table(
@@ -69,7 +115,7 @@ EVENTS = Table(
 PARTS = Table(
     "words", "parts", (Column("id"), Column("event_id"), *WORDS), version=None, added=("event_id",), keeps_extra=False
 )
-LOOKUP = Lookup(lambda id_: Request(f"/events/{id_}", check=names(id_, "id")), lambda data: [data])
+LOOKUP = Lookup(lambda id_: Request(f"/events/{quote(id_, safe='')}", check=names(id_, "id")), lambda data: [data])
 SOURCE = Mirror(
     name="words",
     base_path="",

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from urllib.parse import quote
 
 import pytest
 
@@ -15,21 +17,23 @@ from include.sources.mirror.listing import Partitions
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.source import Mirror
 from include.sources.storage.source import Storage
-from include.warehouse.readers import identifier, text
+from include.warehouse.readers import identifier, instant, text
 from include.warehouse.table import Column, Table
 
 TABLE = Table("shop", "orders", tuple(Column(name, identifier) for name in ("id", "place", "item")), version=None)
 LINES = Table("shop", "lines", tuple(Column(name, identifier) for name in ("id", "order_id")), version=None)
-OWN = Lookup(request=lambda id_: Request(f"/orders/{id_}"), rows=lambda data: [data])
+OWN = Lookup(request=lambda id_: Request(f"/orders/{quote(str(id_), safe='')}"), rows=lambda data: [data])
 BY_PLACE = replace(OWN, by=("place",))
 SINCE = Since("since")
 WINDOW = Window(lambda listing, start, end: listing)
-LIST_OF_PLACE = replace(BY_PLACE, own=False, complete=True)
+PAGES = PageNumber("orders")
+LIST_OF_PLACE = replace(BY_PLACE, own=False, complete=True, paginator=PAGES)
 PARTS = (Part(LINES, lambda order: order["lines"], by=("order_id",)),)
 PLACES = Partitions(lambda context: ["1"], lambda listing, places: listing, column="place")
 DELETES = Deletes(lambda since: Request("/deletes"), Cursor("orders"), deleted=lambda entry: entry)
 CASCADE = Cascade("t.item IS NULL", "items", ("item",), alive=lambda item: True)
 BRIEF = TABLE.in_brief("id")
+DATED = Table("shop", "orders", (*TABLE.columns, Column("updated_at", instant)))
 
 
 def listed(**more):
@@ -118,7 +122,7 @@ class TestEntity:
                     "views": ({}, {"all": 1}),
                 },
             ),
-            (listed, {"changes": BothEnds()}),
+            (listed, {"table": DATED, "changes": BothEnds()}),
             (of_place, {}),
             (of_place, {"listing": None, "lookup": LIST_OF_PLACE}),
             (discovered, {"partitions": PLACES, "parts": PARTS}),
@@ -212,11 +216,15 @@ class TestEntity:
                 "a list that is read from both ends has page numbers",
             ),
             (
-                {"changes": BothEnds(), "views": ({}, {"all": 1})},
+                {"changes": BothEnds()},
+                "a list that is read from both ends shows when its records changed: say by which column of its table",
+            ),
+            (
+                {"table": DATED, "changes": BothEnds(), "views": ({}, {"all": 1})},
                 "several views are for lists that are read from their start",
             ),
             (
-                {"changes": BothEnds(), "partitions": PLACES},
+                {"table": DATED, "changes": BothEnds(), "partitions": PLACES},
                 "a list that is read from both ends is one list, and has no partitions",
             ),
             (
@@ -294,11 +302,16 @@ class TestLookup:
             ),
             ({"batch": 2}, "a record's own address shows one record: it takes one key"),
             (
+                {"own": False, "complete": True},
+                "a list that tells its end has a paginator: give the look-up one, Single() if the list always comes in"
+                " one answer",
+            ),
+            (
                 {"own": False, "witness": BY_PLACE},
                 "a witness is asked by the same columns, at an own address",
             ),
             (
-                {"own": False, "witness": replace(OWN, own=False, complete=True)},
+                {"own": False, "witness": replace(OWN, own=False, complete=True, paginator=PAGES)},
                 "a witness is asked by the same columns, at an own address",
             ),
             (
@@ -315,10 +328,33 @@ class TestLookup:
         assert refusal(replace, OWN, **more) == why
 
     @pytest.mark.parametrize(
+        ("request_of", "why"),
+        [
+            (lambda id_: Request(f"/notes/{id_}"), "its look-up puts an id into the path as it is, so that one"),
+            (lambda id_: Request(f"/notes/{quote(id_, safe='')}"), ""),
+            (lambda id_: Request("/notes", {"id": id_}), ""),
+        ],
+        ids=["unquoted", "quoted", "a_parameter"],
+    )
+    @pytest.mark.parametrize("by_witness", [False, True])
+    def test_asks_for_any_text(self, request_of, why, by_witness):
+        own = Lookup(request=request_of, rows=lambda data: [data])
+        lookup = replace(own, request=lambda id_: Request("/notes", {"id": id_}), own=False, witness=own)
+        table = Table("shop", "notes", (Column("id"),), version=None)
+        declared = partial(listed, table=table, lookup=lookup if by_witness else own)
+        assert (why in refusal(declared)) if why else declared()
+
+    def test_of_a_parent_by_a_parameter_is_a_list(self):
+        filtered = replace(BY_PLACE, request=lambda place: Request("/lines", {"place": place}))
+        why = "the own address of a parent has its id in the path. What a parameter asks for is a filtered list: say"
+        assert why in refusal(of_place, lookup=filtered)
+        assert of_place(lookup=replace(filtered, own=False, complete=True, paginator=PAGES))
+
+    @pytest.mark.parametrize(
         "more",
         [
             {"own": False, "witness": OWN, "batch": 100, "paginator": PageNumber("orders")},
-            {"own": False, "complete": True},
+            {"own": False, "complete": True, "paginator": PAGES},
             {"beside": (OWN.request,)},
         ],
     )

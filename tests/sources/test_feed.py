@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -57,7 +58,7 @@ SOURCE = Mirror(
             listing=Request("/customers", {"limit": 3}),
             paginator=PAGES,
             lookup=Lookup(
-                request=lambda id_: Request(f"/customers/{id_}", check=names(id_, "id")),
+                request=lambda id_: Request(f"/customers/{quote(id_, safe='')}", check=names(id_, "id")),
                 rows=lambda data: [] if data.get("deleted") else [data],
             ),
             changes=Feed(

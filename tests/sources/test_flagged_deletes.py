@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -40,7 +41,7 @@ LOANS = Table(
 )
 ENTITY = Listed(
     LOANS,
-    Lookup(request=lambda id_: Request(f"/loans/{id_}"), rows=lambda data: [data]),
+    Lookup(request=lambda id_: Request(f"/loans/{quote(id_, safe='')}"), rows=lambda data: [data]),
     Request("/loans"),
     Single(),
     changes=FullList(),

@@ -51,7 +51,11 @@ def read(shape: tuple[str, str]) -> Read:
     entity = entity_of(get_source(source), name)
     (record,) = entity.lookup.rows(*SHAPES[shape])
     record = {**record, **ADDED.get(source, {})}
-    return Read(entity, record, {part.table.name: nested_rows(part, record) for part in entity.parts})
+    return Read(
+        entity,
+        record,
+        {part.table.name: nested_rows(part, record, entity.table.key_of(record)) for part in entity.parts},
+    )
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -15,7 +15,7 @@ import pytest
 from include import sources
 from include.api import paginators
 from include.sources import get_source
-from include.sources.mirror import derive, entity, listing, lookup_request, source
+from include.sources.mirror import derive, entity, listing, lookup_mistakes, lookup_request, source
 from include.warehouse import table
 from stack import new_source
 from stack.new_source import NotMade, WrongDeclaration, declaration, write_source, write_tables
@@ -287,7 +287,7 @@ def texts(nodes: list[ast.expr]) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(entity, 15), (lookup_request, 4), (listing, 1), (derive, 1), (source, 5), (paginators, 2)],
+    [(entity, 15), (lookup_request, 5), (lookup_mistakes, 2), (listing, 1), (derive, 1), (source, 5), (paginators, 2)],
     ids=lambda each: each.__name__.rpartition(".")[2] if hasattr(each, "__name__") else None,
 )
 def test_the_tutorial_explains_every_refusal(module, least):
@@ -303,6 +303,8 @@ def test_the_tutorial_explains_every_refusal(module, least):
         "its key in another order than its columns",
         "is a number: read it by unix_time if it counts seconds, or say",
         "which is no reader: take one of text, integer, decimal, boolean, instant",
+        "which is no time: read it by instant, or say version=None",
+        "changes: leave out compared=False",
     ],
 )
 def test_the_tutorial_explains_what_a_table_refuses(text):

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -105,7 +106,9 @@ PAGE = {"tools": [TOOL], "meta": {"total_pages": 2}}
     ],
 )
 def test_a_look_up_that_is_misread_is_told(lookup, rows, why):
-    declared = Lookup(request=lambda id_: Request(f"/tools/{id_}", check=names(id_, "tool", "id")), rows=rows)
+    declared = Lookup(
+        request=lambda id_: Request(f"/tools/{quote(id_, safe='')}", check=names(id_, "tool", "id")), rows=rows
+    )
     with pytest.raises(WrongExamples, match=re.escape(why)):
         read_examples(mirror(tools(lookup=declared)), {"tools": Recorded(listing=PAGE, lookup=lookup)})
 

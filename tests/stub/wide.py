@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
 
 from include.api.paginators import Cursor, LastId, NextLink, Offset, PageNumber, Single, SpringPage
 from include.api.request import Request
@@ -56,7 +57,7 @@ LOG = Table("wharf", "log", (ID, Column("what"), UPDATED), version="updated")
 
 
 def own(path: str) -> Lookup:
-    return Lookup(request=lambda id_: Request(f"/{path}/{id_}"), rows=lambda data: [data["item"]])
+    return Lookup(request=lambda id_: Request(f"/{path}/{quote(str(id_), safe='')}"), rows=lambda data: [data["item"]])
 
 
 def time(moment: datetime) -> str:
@@ -130,7 +131,7 @@ SOURCE = Mirror(
             REBATES,
             Lookup(
                 by=("price_id",),
-                request=lambda id_: Request(f"/prices/{id_}/rebates"),
+                request=lambda id_: Request(f"/prices/{quote(str(id_), safe='')}/rebates"),
                 rows=lambda data: data["value"],
                 paginator=NextLink("value", key="@odata.nextLink", total="@odata.count"),
                 own=False,

@@ -205,6 +205,24 @@ class TestDeclared:
             Table("shop", "parts", columns, **more)
         assert Table("shop", "parts", columns, version="number", changed="time").moment == "time"
 
+    @pytest.mark.parametrize("more", [{}, {"version": "tag", "changed": "time"}, {"version": "gone"}])
+    def test_refuses_a_version_that_tells_no_older_row(self, more):
+        columns = (Column("id"), Column("updated_at"), Column("tag"), Column("time", instant), Column("gone", boolean))
+        with pytest.raises(ValueError, match=r"can't tell an older row by (updated_at|tag|gone), which is no time"):
+            Table("shop", "parts", columns, **more)
+
+    def test_refuses_a_tombstone_that_is_no_flag(self):
+        times = (Column("id"), Column("gone_at", instant))
+        with pytest.raises(ValueError, match=r"shop\.parts has no flag in gone_at: read it by boolean"):
+            Table("shop", "parts", times, version=None, tombstone="gone_at")
+        flag = Column("gone", lambda value: value is not None, field="gone_at")
+        assert Table("shop", "parts", (Column("id"), flag), version=None, tombstone="gone").tombstone == "gone"
+
+    def test_refuses_a_tombstone_that_is_not_compared(self):
+        columns = (Column("id"), Column("gone", boolean, compared=False))
+        with pytest.raises(ValueError, match="would not see that gone changes"):
+            Table("shop", "parts", columns, version=None, tombstone="gone")
+
 
 class TestRow:
     def test_values_come_in_column_order(self):

@@ -1,8 +1,7 @@
 """Reading lists without a filter for changes: from both ends, until a page has no recent change."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 from include.api.fetch import page_request, pages, refuse_contradiction
 from include.api.paginators import FRESH, Page
@@ -66,12 +65,5 @@ def _read_page(context: MirrorContext, entity: Entity, number: int) -> Page:
 
 def _change_times(entity: Entity, page: Page) -> list[datetime]:
     """Return when the page's rows last changed, without times that can't be read."""
-    column = next(column for column in entity.table.columns if column.name == entity.table.moment)
-    return [moment for row in page.rows if (moment := _change_time(column, row))]
-
-
-def _change_time(column: Any, row: Mapping[str, Any]) -> datetime | None:
-    try:
-        return column.read(row.get(column.field or column.name))
-    except ValueError:
-        return None
+    times = (entity.table.named(row, [entity.table.moment])[0] for row in page.rows)
+    return [moment for moment in times if moment]

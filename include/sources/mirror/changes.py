@@ -40,7 +40,7 @@ class Since:
         """Return the request for what changed since then."""
         changed = {self.param: self.value(since)}
         if self.in_body:
-            return replace(listing, body={**listing.body, **changed})
+            return replace(listing, body={**(listing.body or {}), **changed})
         return replace(listing, params={**listing.params, **changed})
 
     def value(self, since: datetime) -> Any:

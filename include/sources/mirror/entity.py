@@ -1,20 +1,22 @@
 """The kinds of entity of a mirrored source, and how their records belong together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar, Protocol
 
 from psycopg import Connection, sql
 
+from include.api.errors import RefuseData
 from include.api.paginators import PageNumber, Paginator, SpringPage
-from include.api.request import Request
+from include.api.request import Answer, Request
 from include.confidence.policy import Growth, RepairShare, Trend, Unproven
 from include.sources.base import NOTHING, LeftOut, entity_of
 from include.sources.mirror.changes import BothEnds, Changes, Deletes, Feed, FullList, Since, Window
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.listing import Listing, Partitions
+from include.sources.mirror.lookup_mistakes import lookup_mistake
 from include.sources.mirror.lookup_request import Lookup
 from include.warehouse.table import Table
 
@@ -121,7 +123,7 @@ class Entity:
     read_every: ClassVar[timedelta | None] = None
 
     def __post_init__(self) -> None:
-        wrong = self._column_mistake() or self._mistake() or self._statement_mistake()
+        wrong = self._column_mistake() or self._mistake() or self._statement_mistake() or self._lookup_mistake()
         if wrong:
             raise ValueError(f"{self.table.full_name}: {wrong}")
         if self.parts and NESTED_DRIFT not in self.gates:
@@ -151,6 +153,11 @@ class Entity:
             found.append(Implies(self.partitions.listed_by, (self.partitions.column,)))
         return tuple(found)
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The columns that tell to what a row belongs, such as its partition: one row can't belong to two at once."""
+        return (self.partitions.column,) if self.partitions else ()
+
     def _mistake(self) -> str:
         """Return what this kind of entity can't have; empty if the declaration is right."""
         raise TypeError("an entity is Listed, Child or Discovered")
@@ -172,13 +179,21 @@ class Entity:
                 )
         return ""
 
+    def _lookup_mistake(self) -> str:
+        return lookup_mistake(self.table, self.lookup, of_parent=isinstance(self, Child))
+
     def _column_mistake(self) -> str:
-        columns = set(self.table.names)
+        columns, parts = set(self.table.names), self.partitions
         named = {*self.lookup.by, *(c for each in (*self.needs, *self.implies) for c in each.by)}
-        named |= {self.partitions.column} if self.partitions else set()
+        named |= {parts.column} if parts else set()
         named |= set(self.cascade.by) if self.cascade else set()
         if named - columns:
             return f"it names columns that its table doesn't have: {', '.join(sorted(named - columns))}"
+        if parts and parts.adds and parts.column not in self.lookup.by:
+            return (
+                f"its rows don't say their {parts.column}, so a look-up by {', '.join(self.lookup.by)} would lose it:"
+                f" add {parts.column} to `by`, and to the table's key"
+            )
         for part in self.parts:
             if len(part.by) != len(self.table.key) or set(part.by) - set(part.table.names):
                 return f"{part.table.name} doesn't name the record's key by {', '.join(part.by)}"
@@ -219,6 +234,8 @@ class Listed(Entity):
     def _mistake(self) -> str:
         if isinstance(self.changes, BothEnds) and not isinstance(self.paginator, PageNumber | SpringPage):
             return "a list that is read from both ends has page numbers"
+        if isinstance(self.changes, BothEnds) and not self.table.moment:
+            return "a list that is read from both ends shows when its records changed: say by which column of its table"
         if len(self.views) > 1 and not isinstance(self.changes, Since | Window | FullList):
             return "several views are for lists that are read from their start"
         if self.partitions and isinstance(self.changes, BothEnds):
@@ -280,8 +297,24 @@ class Child(Entity):
         """The parents, if the API lists the rows of one parent only."""
         if self.listing is not None:
             return None
-        ask, column = self.lookup.request, self.lookup.by[0]
-        return Partitions(self._known_parents, lambda listing, keys: ask(*keys), column, listed_by=self.parent)
+        return Partitions(self._known_parents, self._rows_of, self.lookup.by[0], listed_by=self.parent)
+
+    def _rows_of(self, listing: Request | None, keys: Sequence[str]) -> Request:
+        """Return the request for the rows of one parent. Its check refuses rows that name no parent, or another."""
+        asked = self.lookup.request(*keys)
+
+        def check(data: Any) -> None:
+            if asked.check:
+                asked.check(data)
+            for row in self.paginator.read(Answer(data), self.paginator.start).rows:
+                if tuple(map(str, self.table.named(row, self.lookup.by))) != tuple(keys):
+                    raise RefuseData(f"a row doesn't name the {self.lookup.by[0]} that was asked for")
+
+        return replace(asked, check=check)
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return self.lookup.by
 
     def _known_parents(self, context: MirrorContext) -> list[str]:
         """Return the keys of the live parents in the copy."""

@@ -20,11 +20,11 @@ from include.warehouse.staging import Stage
 def in_scope(context: MirrorContext, extract: Extract, alias: str) -> sql.Composable:
     """Return SQL over rows `alias` of the copy, true if the scan's lists would show the row. It is never null.
 
-    A row of a partition that was not requested is out of scope only if the source's rows don't name their partition.
-    Otherwise the copy may have a wrong partition for it, so it is in scope and will be looked up.
+    A row of a partition that was not requested is out of scope only if settings name the partitions, and the source's
+    rows don't. Otherwise the partition may be gone, or be a wrong one, so the row is in scope and will be looked up.
     """
     entity, conditions = extract.entity, [sql.SQL("true")]
-    if entity.partitions and entity.partitions.adds:
+    if entity.partitions and entity.partitions.adds and not entity.partitions.listed_by:
         asked = sql.SQL(", ").join(map(sql.Literal, extract.partitions))
         column = sql.Identifier(alias, entity.partitions.column)
         conditions.append(sql.SQL("coalesce({}::text IN ({}), true)").format(column, asked))
@@ -124,7 +124,16 @@ def _out_of_scope(context: MirrorContext, extract: Extract, stage: Stage, surplu
 def count_unlisted(extract: Extract) -> int:
     """Return how many live rows the lists did not show, but a second look found."""
     query = sql.SQL("SELECT count(*) FROM {} WHERE NOT _listed AND _looked AND {}")
-    return extract.stage.conn.execute(query.format(extract.stage.plan, sql.SQL(FOUND))).fetchone()[0]
+    return extract.stage.conn.execute(query.format(extract.stage.plan, _found(extract))).fetchone()[0]
+
+
+def _found(extract: Extract) -> sql.Composed:
+    """Return SQL over planned rows, true if a second look has found the row. One that is flagged as deleted is not.
+
+    A list need not show it, and then its total does not count it.
+    """
+    flag = extract.entity.table.tombstone
+    return sql.SQL(FOUND).format(deleted=sql.Identifier(flag) if flag else sql.SQL("false"))
 
 
 def count_unseen(extract: Extract) -> int:
@@ -152,7 +161,7 @@ def _unlisted_by_partition(extract: Extract) -> Mapping[str, tuple[int, int]]:
     """
     partitions = extract.entity.partitions
     column = sql.SQL("{}::text").format(sql.Identifier(partitions.column)) if partitions else sql.SQL("NULL")
-    query = sql.SQL(UNLISTED).format(column=column, found=sql.SQL(FOUND), plan=extract.stage.plan)
+    query = sql.SQL(UNLISTED).format(column=column, found=_found(extract), plan=extract.stage.plan)
     alone = sorted({state["partition"] for state in extract.lists.values()})
     return {name: counts for name, *counts in extract.stage.conn.execute(query, {"alone": alone})}
 
@@ -192,7 +201,7 @@ def remember_unproven(context: MirrorContext, extract: Extract, *, whole: bool) 
 
 
 # Of rows that a second look has asked for. What is neither there nor in the copy is noise.
-FOUND = "_operation <> 'delete' AND (_operation, _status) <> ('insert', 'noise')"
+FOUND = "_operation <> 'delete' AND (_operation, _status) <> ('insert', 'noise') AND {deleted} IS NOT TRUE"
 
 # A young row has changed after its list was read, so the list's total may count it.
 UNLISTED = """

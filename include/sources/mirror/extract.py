@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from psycopg import sql
@@ -28,6 +28,9 @@ from include.warehouse.table import Table
 
 log = logging.getLogger(__name__)
 
+# How long a source may lag behind: as long it may show two states of a record, and going back to an older one is not
+# believed.
+MAY_LAG = timedelta(days=1)
 # Under it the states of settled lists are kept, added up.
 SETTLED = "*"
 
@@ -128,10 +131,11 @@ class Extract:
         inside: dict[Part, list[tuple[int, Row]]] = {part: [] for part, _ in self.parts}
         refuse: dict[int, str] = {}
         for place, record in enumerate(records):
-            if not self.parts or not self.entity.table.key_of(record):
+            key = self.entity.table.key_of(record) if self.parts else None
+            if not key:
                 continue
             try:
-                found = {part: nested_rows(part, record) for part, _ in self.parts}
+                found = {part: nested_rows(part, record, key) for part, _ in self.parts}
             except RefuseData as error:
                 refuse[place] = str(error)
                 continue
@@ -299,7 +303,9 @@ class Extract:
         No row is dropped because of these. `newest_first`: see `compare.drop_repeats`. Return how many repeats of
         records were dropped; all counts are kept with the pull.
         """
-        repeats = compare.drop_repeats(self.stage, newest_first=newest_first)
+        repeats = compare.drop_repeats(
+            self.stage, newest_first=newest_first, changed_after=self.clock - MAY_LAG, place=self.entity.place
+        )
         outdated, deleted = self._drop_outdated(), 0
         if self.entity.cascade:
             query = sql.SQL("DELETE FROM {} t WHERE {} AND NOT {}")
@@ -363,12 +369,15 @@ class Extract:
         return pairs(part.by, rows, self.entity.table.key, records)
 
 
-def nested_rows(part: Part, record: Row) -> list[Row]:
-    """Return the rows of a part inside a record.
+def nested_rows(part: Part, record: Row, key: tuple) -> list[Row]:
+    """Return the rows of a part inside the record with this key.
 
-    Raises RefuseData where the record has another shape or lists a row twice.
+    Raises RefuseData where the record has another shape, lists a row twice, or has a row that names another record:
+    such a row would belong to none.
     """
     rows = read_rows(part.rows, record)
+    if any(part.table.named(row, part.by) != key for row in rows):
+        raise RefuseData(f"one of its {part.table.name} doesn't name it by {', '.join(part.by)}")
     keys = Counter(key for row in rows if (key := part.table.key_of(row)))
     if any(count > 1 for count in keys.values()):
         raise RefuseData(f"the record lists one of its {part.table.name} twice")

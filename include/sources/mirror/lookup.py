@@ -15,11 +15,12 @@ from include.api.request import Answer, Request
 from include.sources.base import entity_of
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Entity
+from include.sources.mirror.lookup_mistakes import names_all, names_in_path
 from include.sources.mirror.lookup_request import Inside, Lookup
 from include.sources.mirror.other_name import prefers_keys, shows_other
 from include.warehouse.row_conditions import is_ahead, version_columns
 from include.warehouse.sql_fragments import are
-from include.warehouse.table import Table, set_aside
+from include.warehouse.table import RowRefused, Table, set_aside
 
 # The largest number of batches without a usable answer that one call splits in halves.
 MAX_SPLITS = 32
@@ -233,6 +234,31 @@ def _require_requested(table: Table, lookup: Lookup, batch: Sequence[tuple], row
             raise _wrong_row(lookup)
 
 
+def _require_one_state(request: Request, table: Table, rows: Sequence[Row], *, at_once: bool) -> None:
+    """Raise RefuseData where the answer shows a row twice, with other content.
+
+    `at_once`: the rows are of one answer. Else a row may have changed between two pages: then one of them is newer.
+    """
+    versions, seen = [] if at_once else version_columns(table), dict[tuple, Row]()
+    for row in rows:
+        key = table.key_of(row)
+        first = seen.setdefault(key, row) if key else row
+        if (
+            first is not row
+            and table.named(first, versions) == table.named(row, versions)
+            and _content(table, first) != _content(table, row)
+        ):
+            raise RefuseData(f"{request} shows two different rows with the same key")
+
+
+def _content(table: Table, row: Row) -> list[Any] | None:
+    """Return the values by which two rows differ; None if the row can't be stored."""
+    try:
+        return [value for name, value in zip(table.names, table.row(row), strict=True) if name in table.compared]
+    except RowRefused:
+        return None
+
+
 def _wrong_row(lookup: Lookup) -> RefuseData:
     return RefuseData(f"a row doesn't name the {' and '.join(lookup.by)} that was asked for")
 
@@ -316,10 +342,13 @@ def _batch_look(
             rows = read_rows(lookup.rows, *(None if isinstance(a, NotFound) else a.data for a in answers))
         rows = _without_added(table, lookup, rows)
         _require_requested(table, lookup, batch, rows)
+        _require_one_state(request, table, rows, at_once=not lookup.paginator)
         if lookup.inside and _is_outdated(context, lookup.inside, first.data):
             raise RefuseData(f"{request} shows an older version of {lookup.inside.table.name} than the copy has")
     except ApiError as error:
         return Look(unknown=str(error))
+    if lookup.own and not rows and not (names_in_path(request, batch[0]) or names_all(first.data, batch[0])):
+        return Look(unknown=f"{request} is asked by a parameter and shows nothing, as a list does: that proves nothing")
     return Look(tuple(rows), tombstone=lookup.own and not (rows or lookup.paginator))
 
 

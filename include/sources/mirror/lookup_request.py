@@ -49,7 +49,8 @@ class Lookup:
     How absence is proven:
 
     - `own` (the default): the request goes to the record's own address. The API's own 404 proves absence, and so does
-      an answer in which `rows` finds nothing.
+      an answer in which `rows` finds nothing. If a parameter asks for the record, and not the path, such an answer has
+      to name what was asked for: an empty list would be one too.
     - not `own`: the request is a list, so its 404 or an empty answer proves nothing. `witness` then asks at the own
       address of the record, or of its parent, by the same `by`. If the list of a parent answers 404, the own address of
       the parent decides whether it has gone with the parent.
@@ -76,6 +77,11 @@ class Lookup:
         if not (self.own or self.witness or self.complete):
             raise ValueError(
                 "a look-up by a list needs a witness, or complete=True if it tells its end: else no absence is proven"
+            )
+        if self.complete and not self.paginator:
+            raise ValueError(
+                "a list that tells its end has a paginator: give the look-up one, Single() if the list always comes in"
+                " one answer"
             )
         if self.own and self.batch > 1:
             raise ValueError("a record's own address shows one record: it takes one key")

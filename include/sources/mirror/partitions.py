@@ -1,6 +1,7 @@
 """The partitions of an entity, and the lists that show their records."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,9 @@ from include.sources.base import entity_of
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Discovered, Entity
 from include.sources.mirror.listing import Listing
+
+# The longest text of partitions that a ticket quotes.
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,13 @@ class PartitionGroup:
         return " of ".join(filter(None, [what, ",".join(self.partitions)]))
 
 
+def short_name(partitions: str) -> str:
+    """Return the names of partitions for a ticket: a hash of them if there are many, as messages quote tickets."""
+    if len(partitions) <= LONGEST_NAME:
+        return partitions
+    return f"many parts, {hashlib.sha256(partitions.encode()).hexdigest()[:16]}"
+
+
 def all_listings(
     context: MirrorContext, entity: Entity, values: Sequence[str], *, singly: bool = False
 ) -> list[Listing]:
@@ -39,8 +50,8 @@ def all_listings(
 
 
 def known_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
-    """Return the entity's partitions that the warehouse knows; [""] if the entity has none."""
-    return entity.partitions.values(context) if entity.partitions else [""]
+    """Return the entity's partitions that the warehouse knows, as texts; [""] if the entity has none."""
+    return [str(value) for value in entity.partitions.values(context)] if entity.partitions else [""]
 
 
 def state_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:

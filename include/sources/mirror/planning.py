@@ -8,6 +8,7 @@ from datetime import datetime
 
 from psycopg import sql
 
+from include.sources.mirror.changes import Feed
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Part
 from include.sources.mirror.extract import Extract, nested_rows
@@ -19,10 +20,10 @@ from include.warehouse.sql_fragments import among, are, identifiers, same_key
 from include.warehouse.staging import Stage
 
 
-def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = False) -> None:
+def plan_sync(context: MirrorContext, extract: Extract, *, feed: Feed | None = None) -> None:
     """Plan what a sync writes. Changes that need a second look become candidates.
 
-    `newest_first`: see `compare.drop_repeats`.
+    `feed`: the feed whose events were read. They show each state that a record had.
     """
     for stage in extract.stages:
         stage.empty_plan()
@@ -31,8 +32,10 @@ def plan_sync(context: MirrorContext, extract: Extract, *, newest_first: bool = 
     if deleted_by_event:
         # Whatever other events show of these records: a look-up decides.
         _unstage_reported(extract.stage, deleted_by_event)
-    extract.drop_repeats(newest_first=newest_first)
+    extract.drop_repeats(newest_first=feed is not None and feed.newest_first)
     compare.plan_writes(extract.stage, doubtful="candidate")
+    if not feed:
+        doubt_unlike(extract)
     doubt_implied_deletes(context, extract)
     if implicit := newly_deleted_implicitly(context, extract):
         compare.plan_deletes(extract.stage, status="confirmed", within=implicit)
@@ -61,6 +64,19 @@ def _unstage_reported(stage: Stage, reported: sql.Composable) -> None:
     }
     stage.conn.execute(sql.SQL(PERHAPS_BACK).format(**names))
     stage.conn.execute(sql.SQL("DELETE FROM {stage} t WHERE {reported}").format(**names))
+
+
+def doubt_unlike(extract: Extract) -> None:
+    """Make a record unproven that its list shows twice, with other content, though it has not changed for long.
+
+    If it has changed lately, it is a candidate: its address decides.
+    """
+    elsewhere = f"{TWICE}, at different places: one of the two is wrong, or the key of its table lacks"
+    why = {
+        "place": f"{elsewhere} {', '.join(extract.entity.place)}",
+        "old": f"{TWICE}, with other content: one of the two is wrong, or the key of its table lacks a column",
+    }
+    compare.plan_unlike(extract.stage, why)
 
 
 def plan_nested_rows(extract: Extract, *, surplus: bool = False) -> None:
@@ -192,7 +208,7 @@ def replace_record(extract: Extract, record: Row) -> None:
     Call it in a transaction. Raises RefuseData or RowRefused where the record can't be stored.
     """
     key = extract.entity.table.key_of(record)
-    rows = {part: nested_rows(part, record) for part, _ in extract.parts}
+    rows = {part: nested_rows(part, record, key) for part, _ in extract.parts}
     _replace_rows(extract.stage, are(extract.entity.table.key, key), [record])
     for part, stage in extract.parts:
         of_record = are(part.by, key)
@@ -238,6 +254,8 @@ def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
                 query += sql.SQL(" AND {}::text = {}").format(column, sql.Literal(partition))
             context.conn.execute(query)
 
+
+TWICE = "its list shows it twice, though it has not changed lately"
 
 LAGGING = "the source shows older versions than it has shown before, so it may lag behind"
 

@@ -14,6 +14,7 @@ from include.api.paginators import Page
 from include.sources.base import entity_of
 from include.sources.mirror import brief, short_lists
 from include.sources.mirror.brief import CompletePage
+from include.sources.mirror.changes import Feed
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Discovered, Entity
 from include.sources.mirror.entity_census import keep_fields
@@ -21,7 +22,8 @@ from include.sources.mirror.extract import Extract
 from include.sources.mirror.incomplete_lists import read_again_if_short
 from include.sources.mirror.listing import Listing
 from include.sources.mirror.lookup import Row, deleted_parents, read_rows
-from include.sources.mirror.partitions import all_listings, all_partitions
+from include.sources.mirror.partitions import all_listings, all_partitions, short_name
+from include.sources.mirror.wrong_pages import refuse_circle
 from include.warehouse.pull import PullError, TooManyRefused
 from include.warehouse.staging import staged
 from include.warehouse.table import Table, add
@@ -55,7 +57,8 @@ def read_lists(
     If the token of the next page is no longer taken, the pull is restarted: what was staged may have changed meanwhile.
     The restarted extract is then the returned one.
 
-    Raises ApiError or TooManyRefused where nothing else is left to read, and PullError where no partition is known.
+    Raises ApiError or TooManyRefused where nothing else is left to read, and PullError where no partition is known or
+    the pages show the same rows again and again.
     """
     if not listings:
         return _read_nothing(extract)
@@ -68,6 +71,9 @@ def read_lists(
             for step in _list_pages(context, extract, listings, number, position, last):
                 _append_page(context, extract, step, unchanged_before)
                 _check_refused(extract, listings, number)
+                # Events tell of one record again and again.
+                if not isinstance(extract.entity.changes, Feed):
+                    refuse_circle(extract)
                 on_page(extract)
         except (ApiError, TooManyRefused) as error:
             if restarted or not _may_have_expired(extract, listings[number], begun, error):
@@ -329,7 +335,7 @@ def read_whole(
     The pull starts again if the entity's partitions have changed meanwhile. `options` are those of `read_lists`.
     """
     values = all_partitions(context, entity)
-    extract = Extract.open(context, entity, purpose, "/".join(filter(None, [ticket, ",".join(values)])))
+    extract = Extract.open(context, entity, purpose, "/".join(filter(None, [ticket, short_name(",".join(values))])))
     pull = extract.stage.pull
     if extract.stage.resumed and not pull.complete:
         log.info("going on from page %d, %d rows are staged", (first or 1) + pull.pages, pull.rows_read)

@@ -21,6 +21,7 @@ from include.sources.mirror.partitions import (
     batch_listings,
     batches,
     known_partitions,
+    short_name,
 )
 from include.sources.mirror.read import read_partitions
 from include.sources.mirror.related import Problem
@@ -75,7 +76,7 @@ def stage_changes(
 
     Raises ListCapped, ApiError or PullError where the lists can't be read.
     """
-    ticket = "; ".join(map(str, groups))
+    ticket = short_name("; ".join(map(str, groups)))
     if isinstance(entity, Discovered):
         # What its lists show depends on the params.
         ticket += f"; {json.dumps(dict(context.params), sort_keys=True)}"

@@ -18,27 +18,23 @@ from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.entity_census import keep_fields
 from include.sources.mirror.evidence import in_scope, keep_plan, remember_unproven
-from include.sources.mirror.extract import Extract
+from include.sources.mirror.extract import MAY_LAG, Extract
 from include.sources.mirror.implicit_deletes import doubt_implied_deletes, mark_unknown_deletes
 from include.sources.mirror.implied_rows import suspect_implied_rows
 from include.sources.mirror.lookup import look_up
-from include.sources.mirror.planning import (
-    doubt_lagging_source,
-    plan_nested_rows,
-)
+from include.sources.mirror.planning import doubt_lagging_source, doubt_unlike, plan_nested_rows
 from include.sources.mirror.read import read_whole
 from include.sources.mirror.scan_summary import summarize
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.second_look import read_listed_again, second_look
 from include.sources.mirror.series import keep_ended_series, unlisted_series
+from include.sources.mirror.wrong_pages import require_declared_start
 from include.sources.mirror.young import doubt_young
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage, count_new
 
-# How long a source may lag behind. Only then is it believed that a record has gone back to an older version.
-OLDER_BELIEVED_AFTER = timedelta(days=1)
 # How long a row is young at most. Entities with `read_every` have that time in addition.
 SYNC_BRINGS_WITHIN = timedelta(days=1)
 
@@ -66,6 +62,8 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     )
     if entity.history:
         extract.require_rows()
+    if not scope.partial:
+        require_declared_start(context, extract)
     figures = _comparison(context, scope, extract)
     suspect_implied_rows(context, extract)
     doubt_young(context, extract)
@@ -73,7 +71,7 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     if entity.history:
         keep_ended_series(extract)
     read_listed_again(context, extract)
-    doubt_lagging_source(extract, extract.clock - OLDER_BELIEVED_AFTER)
+    doubt_lagging_source(extract, extract.clock - MAY_LAG)
     with conn.transaction():
         remember_unproven(context, extract, whole=scope.whole)
         fields = keep_fields(context, extract, whole=_tells_shares(context, scope, extract))
@@ -222,6 +220,7 @@ def plan_suspects(
         each.empty_plan()
     repeats = extract.drop_repeats(list(possibly_alive))
     compare.plan_writes(stage, young_after=_young_after(context, extract), doubtful="candidate", older="candidate")
+    doubt_unlike(extract)
     doubt_implied_deletes(context, extract)
     if surplus:
         within = in_scope(context, extract, "t")

@@ -141,7 +141,7 @@ class _Sync:
         if not self.full:
             skip_changes_before_reset(context, extract)
         feed = entity.changes if isinstance(entity.changes, Feed) and all(group.since for group in groups) else None
-        plan_sync(context, extract, newest_first=feed is not None and feed.newest_first)
+        plan_sync(context, extract, feed=feed)
         # A person may read everything because a column is new. Then every row is a suspect, and no budget must apply.
         looks = second_look(context, extract, every=self.full)
         # Judged by the watermark: a sync that is too far behind a feed reads whole lists, but needs the children too.

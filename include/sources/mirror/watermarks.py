@@ -8,7 +8,7 @@ from functools import cached_property
 from psycopg import sql
 
 from include.api.errors import RefuseData
-from include.sources.mirror.changes import Window
+from include.sources.mirror.changes import FullList, Window
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Discovered
 from include.sources.mirror.extract import Extract
@@ -89,8 +89,9 @@ def new_states(
             first_load = first_unproven and min([first_unproven, *times])
             states[partition] = NewState(before or first_load, in_step=False)
         else:
-            until = min(filter(None, [*times, _later(before, read_until)]), default=None)
-            states[partition] = NewState(until, in_step=not (skipped or short))
+            # If nothing tells the source's time, the first watermark is ours. It stays, so that no change is left out.
+            moment = _later(before, read_until) or extract.stage.pull.started_at
+            states[partition] = NewState(min([*times, moment]), in_step=not (skipped or short))
     return states
 
 
@@ -114,8 +115,11 @@ def _read_until(extract: Extract, groups: Sequence[PartitionGroup], clock: Sourc
 def _first_unproven(extract: Extract, read_until: datetime) -> datetime | None:
     """Return when the unproven row changed that changed first, at the latest `read_until`.
 
-    None if there is no such row, or if the time of one of them is not known.
+    None if there is no such row, or if the time of one of them is not known. A list that each sync reads as a whole
+    shows it again, whatever the time.
     """
+    if isinstance(extract.entity.changes, FullList):
+        return read_until
     stage, moment = extract.stage, extract.entity.table.moment
     if moment is None:
         return None

@@ -1,0 +1,62 @@
+"""Vendors that tell less than others: no time in their answers, no deleted records in their lists."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from include.api import responses
+from include.api.paginators import Cursor
+from include.api.request import Request
+from include.sources.base import NOTHING
+from include.sources.mirror.changes import Deletes, FullList, Since
+from include.sources.mirror.entity import Listed
+from include.warehouse.readers import boolean, instant
+from include.warehouse.table import Column, Table
+
+from .vendor import mirror, mirrored, own
+
+PAGES = Cursor("data")
+LONG_AGO = "2026-01-01T08:00:00Z"
+
+
+def test_a_source_without_any_time_is_scanned(conn, warehouse, monkeypatch):
+    monkeypatch.setattr(responses, "http_date", lambda text: None)
+    table = Table("vendor", "items", (Column("id"),), version=None)
+    source = mirror(Listed(table, own("items"), Request("/items"), PAGES, changes=FullList(), leaves_out=NOTHING))
+    with mirrored(conn, warehouse, source, lambda path, params: {"data": [{"id": "a"}, {"id": "b"}]}) as shop:
+        shop.sync()
+        assert shop.night()["items"].accounts["items"].equal == 2
+
+
+@pytest.mark.parametrize("hidden", [6, 25])
+def test_deleted_records_that_the_list_hides_are_not_left_out(conn, warehouse, hidden):
+    """Their own addresses go on to show the flag."""
+    table = Table(
+        "vendor",
+        "items",
+        (Column("id"), Column("is_deleted", boolean), Column("updated_at", instant)),
+        tombstone="is_deleted",
+    )
+    deletes = Deletes(lambda since: Request("/deletes"), PAGES, deleted=lambda entry: entry)
+    source = mirror(
+        Listed(
+            table, own("items"), Request("/items"), PAGES, changes=Since("since"), deletes=deletes, leaves_out=NOTHING
+        )
+    )
+    ids = [f"i{number}" for number in range(40)]
+    items = {id_: {"id": id_, "is_deleted": False, "updated_at": LONG_AGO} for id_ in ids}
+
+    def answers(path, params):
+        if path == ["deletes"]:
+            return {"data": [item for item in items.values() if item["is_deleted"]]}
+        return items[path[1]] if len(path) > 1 else {"data": [i for i in items.values() if not i["is_deleted"]]}
+
+    with mirrored(conn, warehouse, source, answers) as shop:
+        shop.sync()
+        changed = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+        for id_ in ids[:hidden]:
+            items[id_] |= {"is_deleted": True, "updated_at": changed}
+        shop.sync()
+        scanned = shop.night()["items"]
+    account = scanned.accounts["items"]
+    assert (scanned.incomplete, scanned.plan.rows, account.not_proven, account.equal) == ("", 0, 0, len(ids))
