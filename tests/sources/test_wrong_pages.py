@@ -13,7 +13,6 @@ from include.sources.base import NOTHING, SyncFailed
 from include.sources.mirror.changes import FullList
 from include.sources.mirror.entity import Child, Listed
 from include.sources.mirror.lookup_request import Lookup
-from include.warehouse.pull import PullError
 from include.warehouse.table import Column, Table
 
 from .vendor import mirror, mirrored, own
@@ -52,11 +51,13 @@ def from_one(page):
     [(PageNumber("items"), "page=0"), (Offset("items", param="page"), "page=1")],
     ids=["from_one", "by_rows"],
 )
-def test_a_scan_finds_that_they_are_counted_otherwise(conn, warehouse, paginator, what):
-    with mirrored(conn, warehouse, items(paginator), vendor(from_zero)) as shop:
+def test_the_first_load_finds_that_they_are_counted_otherwise(conn, warehouse, paginator, what):
+    message = f"the list of items shows other rows at {what} than on its first page"
+    with (
+        mirrored(conn, warehouse, items(paginator), vendor(from_zero)) as shop,
+        pytest.raises(SyncFailed, match=message),
+    ):
         shop.sync()
-        with pytest.raises(PullError, match=f"the list of items shows other rows at {what} than on its first page"):
-            shop.night()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_a_scan_finds_that_they_are_counted_otherwise(conn, warehouse, paginator
     ],
     ids=["no_page_is_the_first", "no_page_is_empty", "no_page_is_refused", "from_zero", "by_rows"],
 )
-def test_a_scan_takes_those_that_are_counted_as_declared(conn, warehouse, paginator, page):
+def test_a_first_load_takes_those_that_are_counted_as_declared(conn, warehouse, paginator, page):
     with mirrored(conn, warehouse, items(paginator), vendor(page)) as shop:
         shop.sync()
         assert shop.night()["items"].accounts["items"].equal == len(ITEMS)

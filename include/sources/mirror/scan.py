@@ -28,7 +28,6 @@ from include.sources.mirror.scan_summary import summarize
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.second_look import read_listed_again, second_look
 from include.sources.mirror.series import keep_ended_series, unlisted_series
-from include.sources.mirror.wrong_pages import require_declared_start
 from include.sources.mirror.young import doubt_young
 from include.warehouse import compare, sync_log
 from include.warehouse.compare import Repeats
@@ -62,8 +61,6 @@ def scan_entity(context: MirrorContext, entity: Entity, epoch: int, scope: Scope
     )
     if entity.history:
         extract.require_rows()
-    if not scope.partial:
-        require_declared_start(context, extract)
     figures = _comparison(context, scope, extract)
     suspect_implied_rows(context, extract)
     doubt_young(context, extract)

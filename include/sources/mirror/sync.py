@@ -26,6 +26,7 @@ from include.sources.mirror.related import (
 )
 from include.sources.mirror.second_look import second_look
 from include.sources.mirror.watermarks import NewState, SourceClock, new_states, newest_version
+from include.sources.mirror.wrong_pages import require_declared_start
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.pull import PullError
@@ -135,6 +136,8 @@ class _Sync:
             log.warning("%s The whole list is read instead", error)
             groups = [replace(group, since=None) for group in groups]
             extract = stage_changes(context, entity, groups, self.clock, full=self.full)
+        if never_synced(context, entity):
+            require_declared_start(context, extract)
         if is_another_account(context, extract):
             extract.drop()
             raise _another_account(context.source.name, entity)

@@ -41,8 +41,8 @@ def refuse_circle(extract: Extract) -> None:
 def require_declared_start(context: MirrorContext, extract: Extract) -> None:
     """Raise PullError where the API counts the pages or rows of a list otherwise than declared.
 
-    Each reading would leave out the same rows. It is tried, after a reading of the whole list, only if that names no
-    total, which would tell it.
+    Each reading would leave out the same rows. It is tried after the first load of a list that names no total, which
+    would tell it.
     """
     entity, pull = extract.entity, extract.stage.pull
     told = pull.total_entries is not None or pull.total_pages is not None
@@ -56,6 +56,7 @@ def require_declared_start(context: MirrorContext, extract: Extract) -> None:
     if found is None or first & {entity.table.key_of(row) for row in found.rows}:
         return
     if found.rows or not entity.paginator.may_be_none(position):
+        extract.drop()
         raise PullError(
             f"the list of {entity.name} shows other rows at {entity.paginator.param}={position} than on its first page,"
             " so the API counts otherwise than declared, and each reading would leave out rows: see whether it counts"
