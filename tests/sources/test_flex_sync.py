@@ -622,30 +622,33 @@ class TestFailures:
     @pytest.mark.parametrize("status", [401, 403])
     @pytest.mark.parametrize(("path", "method", "nth"), [(ROWS, "GET", 3), (ADD, "POST", 2)])
     def test_missing_right_stops_everything(self, synced, status, path, method, nth):
-        for booked in [synced.book() for _ in range(4)]:
+        """A lost token at once, a right as soon as it is missing at several crew calls in a row."""
+        for booked in [synced.book() for _ in range(6)]:
             synced.hire(booked)
         before = synced.watermark()
         synced.fault("status", path, method, status=status, nth=nth, times=None)
         with pytest.raises(FixConfiguration, match="connection 'flex'"):
             synced.sync()
-        assert synced.control.counters().total(status=status) == 1
+        assert synced.control.counters().total(status=status) == {401: 1, 403: syncs.FORBIDDEN_IN_A_ROW}[status]
         # The one that was in step by then is settled, and the others are not lost.
-        assert (len(synced.waiting()), synced.watermark()) == (3, before)
+        assert (len(synced.waiting()), synced.watermark()) == (5, before)
         entry = synced.synced()
         assert (entry["state"], entry["rows_inserted"], entry["source"]) == ("failed", 1, "flex")
         synced.control.clear()
         synced.sync()
         assert synced.waiting() == set()
 
-    def test_missing_right_to_one_crew_call_keeps_none_of_the_others_out_for_ever(self, synced):
-        booked = [synced.book() for _ in range(4)]
+    @pytest.mark.parametrize(("path", "method"), [("row-data", "GET"), ("add-resource/*", "POST")])
+    def test_missing_right_to_some_crew_calls_keeps_the_others_from_nothing(self, synced, path, method):
+        booked = [synced.book() for _ in range(6)]
         for each in booked:
             synced.hire(each)
-        synced.fault("status", f"line-item/{booked[0].element}/row-data", "GET", status=403, times=None)
-        for _ in range(2):
-            with pytest.raises(FixConfiguration):
-                synced.sync()
-        assert [len(synced.crew(each)) for each in booked] == [0, 1, 1, 1]
+        for each in booked[:2]:
+            synced.fault("status", f"line-item/{each.element}/{path}", method, status=403, times=None)
+        with pytest.raises(FixConfiguration, match=f"{booked[0].element}|{booked[1].element}"):
+            synced.sync()
+        assert [len(synced.crew(each)) for each in booked] == [0, 0, 1, 1, 1, 1]
+        assert synced.waiting() == {each.job for each in booked[:2]}
 
     def test_interrupted_begins_nothing_more(self, synced):
         for booked in [synced.book() for _ in range(5)]:
