@@ -14,6 +14,8 @@ from include.sources.storage.urls import UnreadableUrl, locate
 from include.warehouse.readers import text
 from include.warehouse.table import Column, Table
 
+# The application's tables that are read.
+TABLES = ("images", "original_images")
 STATUSES = ("queued", "processing", "ready", "error")
 ORIGINAL_MISSING = "original missing in storage"
 STAGED_MISSING = "staged missing in storage"
