@@ -49,9 +49,9 @@ FROM unnest(%(id)s::uuid[], %(new_status)s::text[], %(new_error)s::text[]) AS p 
 WHERE i.id = p.id
 """
 
-STANDING = """
-SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s::uuid[]) ORDER BY id
-"""
+STANDING = sql.SQL("""
+SELECT i.id::text, i.status::text, i.error, {} FROM images i WHERE i.id = ANY (%s::uuid[]) ORDER BY i.id
+""").format(images.CHANGED)
 
 
 def repair_images(
