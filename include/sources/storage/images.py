@@ -251,8 +251,8 @@ class _Place:
 def _image(row: tuple, bucket: str) -> dict[str, Any]:
     """Turn a row that READ has fetched from the application into a row for the stage IMAGES."""
     id_, status, error, updated_at, deleted, young, original_url, shared_key, staged_url = row
-    is_shared = original_url is None and shared_key
-    original = _Place("here", shared_key) if is_shared else _place(original_url, bucket)
+    # The key may be written in other ways than the store has it, as in a url that is not encoded.
+    original = _place(f"s3://{bucket}/{shared_key}" if original_url is None and shared_key else original_url, bucket)
     staged = _place(staged_url, bucket)
     return {
         "id": id_,
