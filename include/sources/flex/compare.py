@@ -95,7 +95,7 @@ def concerns_all(error: ApiError) -> bool:
 
 def _read(context: FlexContext, element_id: UUID, crew: Crew) -> Looked:
     """Read both lists. If something differs that the record doesn't show, read the rows twice."""
-    looked = look(context.api, element_id, crew, context.source.pauses, with_record=True)
+    looked = look(context.api, context.conn, element_id, crew, context.source.pauses, with_record=True)
     require_there(looked, element_id, crew)
     found = {finding.kind for finding in wanted(crew, looked.lines).findings}
     # The record does not show roles.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg import Connection, sql
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 
 from include.sources.flex.plan import Desired, Member, Row
 from include.sources.flex.roles import Roles
@@ -72,6 +72,14 @@ JOIN (
 ) used ON used.crew_call_id = c.id AND used.technician_id = p.id
 WHERE c.flex_element_id <> %(element)s AND p.flex_resource_id IS NOT NULL
 """).format(assigned=ASSIGNED)
+
+# The newest line of each of some crew calls. People may have deleted one or the other.
+OTHERS = """
+SELECT flex_line_item_id FROM (
+  SELECT DISTINCT ON (flex_element_id) flex_line_item_id, made_at FROM flex.owned_line
+  WHERE flex_element_id <> %s AND gone_at IS NULL ORDER BY flex_element_id, made_at DESC
+) newest ORDER BY made_at DESC LIMIT 5
+"""
 
 # Our rows and lines are left out: only the holder of the gate changes them, and cascades from these tables.
 TOKEN = sql.SQL("""
@@ -156,6 +164,12 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         diagnostics=tuple(sorted({role.diagnostic for role in told if role.diagnostic})),
         token=current,
     )
+
+
+def others(conn: Connection, element_id: UUID) -> list[UUID]:
+    """Return some lines that we made on other crew calls, and that should be there."""
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(OTHERS, [element_id]).fetchall()
 
 
 def token(conn: Connection, element_id: UUID) -> str:

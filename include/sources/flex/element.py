@@ -162,7 +162,7 @@ class _Element:
 
         Raises Unreadable if the reads disagree.
         """
-        looked = look(self._api, self._id, self._crew, self._worker.pauses)
+        looked = look(self._api, self._conn, self._id, self._crew, self._worker.pauses)
         require_there(looked, self._id, self._crew)
         actions = self._planner(self._crew, looked.lines).actions
         # A line that is back counts as ours, so there may be more to do.
