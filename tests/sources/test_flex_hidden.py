@@ -1,4 +1,4 @@
-"""Contacts that Flex hides from a token which has lost a right: at every address they look as if people had deleted them."""
+"""Contacts that Flex hides from a token which has lost a right: each address answers as if people had deleted them."""
 
 import pytest
 

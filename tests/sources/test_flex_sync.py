@@ -478,6 +478,17 @@ class TestUnproven:
         synced.sync(job_id=str(booked.job))
         assert (self.remembered(synced), len(synced.crew(booked))) == ([], 3)
 
+    def test_crew_call_is_asked_for_though_the_clock_was_ahead_when_it_was_tried_last(self, synced):
+        """Else it would be left alone until the clock comes there again, whatever becomes of its crew."""
+        booked = synced.book()
+        synced.hire(booked)
+        synced.fault("status", ADD, "POST", status=400)
+        self.requests(synced)
+        self.aged(synced, "8 hours", "-10 hours")
+        synced.hire(booked)
+        synced.sync()
+        assert len(synced.crew(booked)) == 2
+
     def test_crew_call_that_came_in_step_meanwhile_is_not_told_as_left(self, synced):
         """Its job still has a change that waits, since the other crew call of the job is not in step."""
         lights = synced.book("lights")

@@ -88,7 +88,8 @@ SELECT flex_element_id, newest ->> 'state', newest -> 'errors' ->> 0
 FROM (
   SELECT (summary ->> 'element')::uuid AS flex_element_id, max(created_at) AS tried,
     (array_agg(summary ORDER BY created_at DESC))[1] AS newest, bool_or(summary ->> 'state' = 'done') AS was_in_step
-  FROM flex.flex_sync_log WHERE created_at > clock_timestamp() - interval '1 hour' GROUP BY 1
+  FROM flex.flex_sync_log WHERE created_at BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp()
+  GROUP BY 1
 ) tries
 WHERE NOT was_in_step AND newest ->> 'answered' = 'true'
   AND newest ->> 'state' IN ('unreadable', 'failed', 'waiting')
