@@ -6,7 +6,7 @@ from include.sources.base import SyncFailed
 
 from .flex import Agency, Booked
 
-HIDDEN = "Flex shows none of our lines on {} other crew calls either"
+HIDDEN = "Flex shows none of our lines here, and none on {} other crew calls either"
 
 
 @pytest.fixture

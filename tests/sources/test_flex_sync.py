@@ -11,7 +11,7 @@ from include.api.errors import FixConfiguration
 from include.sources.base import IntegrityFailed, SyncFailed
 from include.sources.flex import sync as syncs
 
-from .flex import ADD, LEAD, LINE, ROWS, Agency, assign, own, owned, person, put, without_key
+from .flex import ADD, LEAD, LINE, ROWS, Agency, Booked, assign, own, owned, person, put, without_key
 
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -660,6 +660,55 @@ class TestFailures:
             synced.sync()
         assert [len(synced.crew(each)) for each in booked] == [0, 0, 1, 1, 1, 1]
         assert synced.waiting() == {each.job for each in booked[:2]}
+
+    def gone(self, agency: Agency, *deleted: Booked) -> None:
+        """Flex has deleted these crew calls."""
+        for booked in deleted:
+            lines = [line.id for line in agency.control.lines(booked.element)]
+            for each in (booked.element, *lines, f"{booked.element}/row-data", f"{booked.element}/add-resource/*"):
+                agency.fault("status", f"line-item/{each}", "*", status=404, times=None)
+
+    def test_crew_calls_of_long_ago_that_flex_has_deleted_are_left_behind(self, synced):
+        """Somebody's contact changes, and with it the crew of all the jobs that they ever had."""
+        old, new = [synced.book(end_time="2020-02-02Z") for _ in range(3)], synced.book()
+        who, _ = synced.hire(new)
+        for booked in old:
+            assign(synced.conn, booked.call, who)
+        synced.sync()
+        self.gone(synced, *old)
+        changed = uuid4()
+        synced.conn.execute("UPDATE flex.profiles SET flex_resource_id = %s WHERE id = %s", [changed, who])
+        found = synced.sync().result
+        assert len([note for note in found["diagnostics"] if "any more, and its jobs are over" in note]) == 3
+        assert (synced.waiting(), {*synced.crew(new)}) == (set(), {changed})
+        assert not any(owned(synced.conn, booked.element) for booked in old)
+
+    def test_crew_call_that_flex_has_deleted_costs_little(self, synced):
+        """Its job is to come, so a person has to see to it."""
+        booked, other = synced.book(), synced.book()
+        synced.hire(booked), synced.hire(booked), synced.hire(other)
+        synced.sync()
+        self.gone(synced, booked)
+        synced.hire(booked)
+        synced.pauses = (0.0, 0.0)
+        asked = []
+        for _ in range(2):
+            synced.control.reset_counters()
+            with pytest.raises(SyncFailed, match=f"Flex has no element {booked.element}"):
+                synced.sync()
+            asked.append(synced.control.counters().total("GET"))
+        # Twice rows, record and both lines, and a line elsewhere; then rows and record.
+        assert asked == [9, 2]
+
+    def test_nothing_is_left_behind_for_a_token_of_another_account(self, synced):
+        old, new = synced.book(end_time="2020-02-02Z"), synced.book()
+        synced.hire(new)
+        synced.sync()
+        self.gone(synced, old, new)
+        synced.hire(old)
+        with pytest.raises(SyncFailed, match="none on 1 other crew calls either"):
+            synced.sync()
+        assert synced.waiting() == {old.job}
 
     def test_interrupted_begins_nothing_more(self, synced):
         for booked in [synced.book() for _ in range(5)]:

@@ -34,7 +34,9 @@ ORDER BY 1, 2, 4
 """).format(role=ROLE, assigned=ASSIGNED)
 
 CALLS = sql.SQL("""
-SELECT id, job_id, department FROM flex.flex_crew_calls WHERE flex_element_id = %(element)s ORDER BY id
+SELECT c.id, c.job_id, c.department, coalesce(j.end_time < now(), false)
+FROM flex.flex_crew_calls c LEFT JOIN flex.jobs j ON j.id = c.job_id
+WHERE c.flex_element_id = %(element)s ORDER BY c.id
 """)
 
 # The last column: the line is on another crew call in Flex, so the row named it before the call pointed here.
@@ -90,10 +92,11 @@ SELECT md5((SELECT coalesce(jsonb_agg(c), '[]') FROM ({calls}) c)::text
 
 @dataclass(frozen=True)
 class Call:
-    """A crew call of ours."""
+    """A crew call of ours. `over`: its job has ended."""
 
     job_id: UUID
     department: str
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ class Crew:
     def mapped(self) -> frozenset[UUID]:
         """All lines that are ours by our rows or by the journal, gone ones included."""
         return frozenset(self.owned) | frozenset(self.gone) | {row.line_id for row in self.rows if row.line_id}
+
+    @property
+    def over(self) -> bool:
+        """Whether calls of ours point to it, and the jobs of all of them have ended."""
+        return bool(self.calls) and all(call.over for call in self.calls.values())
 
     @property
     def known(self) -> frozenset[UUID]:

@@ -68,7 +68,7 @@ def look(
         if ({*again.lines}, again.gone, again.exists) != ({*looked.lines}, looked.gone, looked.exists):
             raise Unreadable("lines of ours were gone, and another read shows something else")
         if all(line.kind != CONTACT for line in looked.lines):
-            _require_any_shown(api, desired.others(conn, element_id))
+            require_any_shown(api, desired.others(conn, element_id))
     return looked
 
 
@@ -123,22 +123,22 @@ def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
         )
 
 
+def require_any_shown(api: ApiClient, others: Sequence[UUID]) -> None:
+    """Raise Unreadable if there are lines of ours on other crew calls, and Flex shows none of them."""
+    if others and not any(calls.exists(api, line_id) for line_id in others):
+        raise Unreadable(
+            f"Flex shows none of our lines here, and none on {len(others)} other crew calls either, as if the token had"
+            " lost the right to see contacts. If people have taken all of them off, put any contact on this crew call"
+            " by hand"
+        )
+
+
 def both(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> tuple[Line, ...]:
     """Return the lines if both lists show the same, else raise Unreadable. `mapped` and `owed` as in `calls.lines`."""
     lines = calls.lines(api, element_id, mapped, owed=owed)
     items = calls.items(api, element_id, owed=owed)
     _agree(lines, items)
     return _with_held(lines, items)
-
-
-def _require_any_shown(api: ApiClient, others: Sequence[UUID]) -> None:
-    """Raise Unreadable if there are lines of ours on other crew calls, and Flex shows none of them."""
-    if others and not any(calls.exists(api, line_id) for line_id in others):
-        raise Unreadable(
-            f"all lines of ours are gone, and Flex shows none of our lines on {len(others)} other crew calls either, as"
-            " if the token had lost the right to see contacts. If people have taken all of them off, put any contact on"
-            " this crew call by hand"
-        )
 
 
 def retry_unreadable(pauses: Sequence[float], work: Callable[[], Result]) -> Result:
