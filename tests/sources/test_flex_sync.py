@@ -116,7 +116,8 @@ class TestElements:
             synced.fault("status", path, "GET", status=404, times=None)
         with pytest.raises(SyncFailed, match="could not be read"):
             synced.sync("full")
-        assert owned(synced.conn, booked.element) != set()
+        # It is not in step, and its line is gone all the same, by each address.
+        assert (owned(synced.conn, booked.element), synced.waiting()) == (set(), {booked.job})
         other = synced.control.create_element()
         synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s", [other])
         done = synced.sync()
