@@ -10,11 +10,13 @@ from psycopg import Connection
 
 from include.api.client import ApiClient
 from include.api.error_policy import ErrorPolicy
+from include.api.errors import FixConfiguration
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import FIELD_GATES, Growth, Lasting, Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
 from include.warehouse.rate_limit import Quota
 from include.warehouse.rollback import Copy
+from include.warehouse.row_security import hidden
 from include.warehouse.sync_log import Counts
 
 if TYPE_CHECKING:
@@ -284,6 +286,20 @@ def require_lookback(name: str, lookback: timedelta, every: timedelta) -> None:
         raise ValueError(
             f"the lookback of {name} ({lookback}) is not longer than the time between two syncs ({every}): what one"
             " sync missed would have no second chance"
+        )
+
+
+def require_all_rows(conn: Connection, connection: str, tables: Sequence[str]) -> None:
+    """Raise FixConfiguration if row level security hides rows of another application's tables from us.
+
+    They would look as if nobody had them: people would be taken off, objects would belong to nobody. `connection` is
+    the name of the connection that `conn` was opened by.
+    """
+    if found := hidden(conn, tables):
+        raise FixConfiguration(
+            f"row level security hides rows of {', '.join(found)} from the user of connection {connection!r}, so"
+            " nothing can be told from a row that is not there. Give this user BYPASSRLS, or a policy FOR SELECT"
+            " USING (true)"
         )
 
 

@@ -17,6 +17,7 @@ ADD, ROWS, LINE = "line-item/*/add-resource/*", "line-item/*/row-data", "line-it
 UNKNOWN = {
     "202": Fault(kind="status", status=202, committed=True),
     "408": Fault(kind="status", status=408, committed=True),
+    "425": Fault(kind="status", status=425, committed=True),
     "500": Fault(kind="status", status=500, committed=True),
     "504": Fault(kind="status", status=504, committed=True),
     "a redirect": Fault(kind="status", status=302, location="http://127.0.0.1:9/"),

@@ -678,14 +678,17 @@ class TestRepair:
         assert agency.crew(booked)[resource].role_id is not None
         assert changes(agency.scan()) == (0, 0, 0)
 
-    def test_that_flex_refuses_fails_and_the_rest_is_done(self, agency):
+    @pytest.mark.parametrize("status", [410, 422, 423])
+    def test_that_flex_refuses_fails_and_the_rest_is_done(self, agency, status):
+        """A crew call may be locked, or deleted meanwhile: nobody is in doubt, and the writer goes on."""
         booked = [agency.book(), agency.book()]
         for each in booked:
             agency.hire(each)
         summary = agency.scan()
-        agency.fault("status", ADD, status=422)
-        with pytest.raises(SyncFailed, match=r"not everything is repaired: .*422"):
+        agency.fault("status", ADD, status=status)
+        with pytest.raises(SyncFailed, match=rf"not everything is repaired: .*{status}"):
             agency.repair(summary)
+        assert ({*agency.gates().values()}, holds.open_holds(agency.conn, "flex")) == ({"idle"}, [])
         assert sorted(len(agency.crew(each)) for each in booked) == [0, 1]
         entry = agency.synced()
         assert (entry["kind"], entry["state"], entry["rows_inserted"], entry["rows_failed"]) == (
@@ -695,6 +698,16 @@ class TestRepair:
             1,
         )
         assert entry["rows_superseded"] == 0
+
+    def test_of_a_crew_call_that_is_locked_fails_and_the_rest_is_done(self, agency):
+        booked = [agency.book() for _ in range(4)]
+        for each in booked:
+            agency.hire(each)
+        summary = agency.scan()
+        agency.fault("status", f"line-item/{booked[0].element}/add-resource/*", status=403, times=None)
+        with pytest.raises(FixConfiguration, match=f"{booked[0].element}.* answered 403"):
+            agency.repair(summary)
+        assert [len(agency.crew(each)) for each in booked] == [0, 1, 1, 1]
 
     def test_that_cannot_read_says_so_and_the_rest_is_done(self, agency):
         booked = [agency.book(), agency.book()]

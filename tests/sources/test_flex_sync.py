@@ -11,7 +11,7 @@ from include.api.errors import FixConfiguration
 from include.sources.base import IntegrityFailed, SyncFailed
 from include.sources.flex import sync as syncs
 
-from .flex import ADD, LEAD, LINE, ROWS, Agency, assign, own, owned, person, put, without_key
+from .flex import ADD, LEAD, LINE, ROWS, Agency, Booked, assign, own, owned, person, put, without_key
 
 PAST = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -116,7 +116,8 @@ class TestElements:
             synced.fault("status", path, "GET", status=404, times=None)
         with pytest.raises(SyncFailed, match="could not be read"):
             synced.sync("full")
-        assert owned(synced.conn, booked.element) != set()
+        # It is not in step, and its line is gone all the same, by each address.
+        assert (owned(synced.conn, booked.element), synced.waiting()) == (set(), {booked.job})
         other = synced.control.create_element()
         synced.conn.execute("UPDATE flex.flex_crew_calls SET flex_element_id = %s", [other])
         done = synced.sync()
@@ -478,6 +479,17 @@ class TestUnproven:
         synced.sync(job_id=str(booked.job))
         assert (self.remembered(synced), len(synced.crew(booked))) == ([], 3)
 
+    def test_crew_call_is_asked_for_though_the_clock_was_ahead_when_it_was_tried_last(self, synced):
+        """Else it would be left alone until the clock comes there again, whatever becomes of its crew."""
+        booked = synced.book()
+        synced.hire(booked)
+        synced.fault("status", ADD, "POST", status=400)
+        self.requests(synced)
+        self.aged(synced, "8 hours", "-10 hours")
+        synced.hire(booked)
+        synced.sync()
+        assert len(synced.crew(booked)) == 2
+
     def test_crew_call_that_came_in_step_meanwhile_is_not_told_as_left(self, synced):
         """Its job still has a change that waits, since the other crew call of the job is not in step."""
         lights = synced.book("lights")
@@ -622,30 +634,82 @@ class TestFailures:
     @pytest.mark.parametrize("status", [401, 403])
     @pytest.mark.parametrize(("path", "method", "nth"), [(ROWS, "GET", 3), (ADD, "POST", 2)])
     def test_missing_right_stops_everything(self, synced, status, path, method, nth):
-        for booked in [synced.book() for _ in range(4)]:
+        """A lost token at once, a right as soon as it is missing at several crew calls in a row."""
+        for booked in [synced.book() for _ in range(6)]:
             synced.hire(booked)
         before = synced.watermark()
         synced.fault("status", path, method, status=status, nth=nth, times=None)
         with pytest.raises(FixConfiguration, match="connection 'flex'"):
             synced.sync()
-        assert synced.control.counters().total(status=status) == 1
+        assert synced.control.counters().total(status=status) == {401: 1, 403: syncs.FORBIDDEN_IN_A_ROW}[status]
         # The one that was in step by then is settled, and the others are not lost.
-        assert (len(synced.waiting()), synced.watermark()) == (3, before)
+        assert (len(synced.waiting()), synced.watermark()) == (5, before)
         entry = synced.synced()
         assert (entry["state"], entry["rows_inserted"], entry["source"]) == ("failed", 1, "flex")
         synced.control.clear()
         synced.sync()
         assert synced.waiting() == set()
 
-    def test_missing_right_to_one_crew_call_keeps_none_of_the_others_out_for_ever(self, synced):
-        booked = [synced.book() for _ in range(4)]
+    @pytest.mark.parametrize(("path", "method"), [("row-data", "GET"), ("add-resource/*", "POST")])
+    def test_missing_right_to_some_crew_calls_keeps_the_others_from_nothing(self, synced, path, method):
+        booked = [synced.book() for _ in range(6)]
         for each in booked:
             synced.hire(each)
-        synced.fault("status", f"line-item/{booked[0].element}/row-data", "GET", status=403, times=None)
+        for each in booked[:2]:
+            synced.fault("status", f"line-item/{each.element}/{path}", method, status=403, times=None)
+        with pytest.raises(FixConfiguration, match=f"{booked[0].element}|{booked[1].element}"):
+            synced.sync()
+        assert [len(synced.crew(each)) for each in booked] == [0, 0, 1, 1, 1, 1]
+        assert synced.waiting() == {each.job for each in booked[:2]}
+
+    def gone(self, agency: Agency, *deleted: Booked) -> None:
+        """Flex has deleted these crew calls."""
+        for booked in deleted:
+            lines = [line.id for line in agency.control.lines(booked.element)]
+            for each in (booked.element, *lines, f"{booked.element}/row-data", f"{booked.element}/add-resource/*"):
+                agency.fault("status", f"line-item/{each}", "*", status=404, times=None)
+
+    def test_crew_calls_of_long_ago_that_flex_has_deleted_are_left_behind(self, synced):
+        """Somebody's contact changes, and with it the crew of all the jobs that they ever had."""
+        old, new = [synced.book(end_time="2020-02-02Z") for _ in range(3)], synced.book()
+        who, _ = synced.hire(new)
+        for booked in old:
+            assign(synced.conn, booked.call, who)
+        synced.sync()
+        self.gone(synced, *old)
+        changed = uuid4()
+        synced.conn.execute("UPDATE flex.profiles SET flex_resource_id = %s WHERE id = %s", [changed, who])
+        found = synced.sync().result
+        assert len([note for note in found["diagnostics"] if "any more, and its jobs are over" in note]) == 3
+        assert (synced.waiting(), {*synced.crew(new)}) == (set(), {changed})
+        assert not any(owned(synced.conn, booked.element) for booked in old)
+
+    def test_crew_call_that_flex_has_deleted_costs_little(self, synced):
+        """Its job is to come, so a person has to see to it."""
+        booked, other = synced.book(), synced.book()
+        synced.hire(booked), synced.hire(booked), synced.hire(other)
+        synced.sync()
+        self.gone(synced, booked)
+        synced.hire(booked)
+        synced.pauses = (0.0, 0.0)
+        asked = []
         for _ in range(2):
-            with pytest.raises(FixConfiguration):
+            synced.control.reset_counters()
+            with pytest.raises(SyncFailed, match=f"Flex has no element {booked.element}"):
                 synced.sync()
-        assert [len(synced.crew(each)) for each in booked] == [0, 1, 1, 1]
+            asked.append(synced.control.counters().total("GET"))
+        # Twice rows, record and both lines, and a line elsewhere; then rows and record.
+        assert asked == [9, 2]
+
+    def test_nothing_is_left_behind_for_a_token_of_another_account(self, synced):
+        old, new = synced.book(end_time="2020-02-02Z"), synced.book()
+        synced.hire(new)
+        synced.sync()
+        self.gone(synced, old, new)
+        synced.hire(old)
+        with pytest.raises(SyncFailed, match="none on 1 other crew calls either"):
+            synced.sync()
+        assert synced.waiting() == {old.job}
 
     def test_interrupted_begins_nothing_more(self, synced):
         for booked in [synced.book() for _ in range(5)]:

@@ -12,7 +12,7 @@ from include.warehouse.fence import FenceError
 from include.warehouse.rollback import Conflict, RollbackRefused
 from include.warehouse.sync_log import Counts
 
-from .flex import EXPERT, HAND, LEAD, LINE, ROWS, Agency, Booked, assign, call, note, owned, without_key
+from .flex import EXPERT, HAND, LEAD, LINE, ROWS, Agency, Booked, assign, call, note, owned, rows, without_key
 
 
 def state(agency: Agency, booked: Booked) -> tuple:
@@ -247,6 +247,25 @@ class TestConflicts:
         later = synced.sync().sync_id
         with pytest.raises(RollbackRefused, match=rf"by sync_id {later} \(such as {ann}\)"):
             synced.roll_back(first)
+
+    def test_with_a_later_row_of_another_that_names_the_line_are_named(self, synced, booked):
+        """The line serves the same person in another department since."""
+        ann, _ = synced.hire(booked)
+        first = synced.sync().sync_id
+        assign(synced.conn, call(synced.conn, booked.element, "lights"), ann)
+        later = synced.sync().sync_id
+        before = state(synced, booked)
+        with pytest.raises(RollbackRefused, match=rf"by sync_id {later} \(such as {ann}\)"):
+            synced.roll_back(first)
+        assert state(synced, booked) == before
+        undone = synced.roll_back(first, force=True)
+        assert (synced.crew(booked), rows(synced.conn, booked.element)) == ({}, {})
+        synced.roll_back(undone.sync_id)
+        assert (state(synced, booked), len(rows(synced.conn, booked.element))) == (before, 2)
+        # Newest first, without force.
+        synced.roll_back(later)
+        synced.roll_back(first)
+        assert (synced.crew(booked), rows(synced.conn, booked.element)) == ({}, {})
 
     def test_are_overwritten_by_force(self, synced, booked):
         ann, _ = synced.hire(booked, "FOH-E")

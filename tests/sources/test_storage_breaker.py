@@ -154,6 +154,18 @@ def test_refusal_ends_by_a_decision(synced, decision):
         sync(synced)
 
 
+def test_refusal_from_a_time_that_has_not_come_yet_ends_by_a_decision_too(synced):
+    """The clock was ahead when the sync was refused."""
+    changed(synced, 7)
+    with pytest.raises(SyncFailed, match="missing_original is 7 of 7"):
+        sync(synced)
+    synced.conn.execute("UPDATE storage.breaker SET at = at + interval '1 year'")
+    held, _, _ = judged(synced, "1")
+    decide(held, "resume")
+    resume(held)
+    assert sync(synced).result["updated"] == 0
+
+
 @pytest.mark.parametrize("number", [0, 3])
 def test_refusal_ends_with_a_whole_scan_that_passes_and_repairs_nothing(synced, number):
     """Of all images it is a small share, so that nobody is asked: else each sync would be refused for good."""

@@ -190,6 +190,29 @@ def test_shared_original_is_looked_for_by_its_key(photos, either_way):
     assert {id_ for id_, *_ in plan(photos)} == ids
 
 
+@pytest.mark.parametrize(
+    ("key", "lies", "figure"),
+    [
+        ("t/a b.jpg", "t/a b.jpg", "looked_at"),
+        ("t/a%20b.jpg", "t/a b.jpg", "other_reading"),
+        ("/t/a.jpg", "t/a.jpg", "other_reading"),
+        ("t/e\u0301.jpg", "t/\u00e9.jpg", "other_reading"),
+        ("t/a.jpg", "t/b.jpg", "missing_original"),
+    ],
+)
+def test_shared_original_may_be_named_in_another_way(photos, either_way, key, lies, figure):
+    """As with urls: it is not missing as long as the bucket has what the key may mean."""
+    before = photos.scan().metrics
+    insert = "INSERT INTO original_images (id, content_hash, s3_key, file_size, mime_type, reference_count)"
+    values = " VALUES (gen_random_uuid(), 'h', %s, 1, 'image/png', 1) RETURNING id"
+    (original,) = photos.images.execute(insert + values, [key]).fetchone()
+    photos.add("queued", laid=False, original_url=None, original_image_id=original)
+    photos.control.put([lies])
+    after = photos.scan().metrics
+    counted = {name for name in ("missing_original", "other_reading") if after[name] != before[name]}
+    assert (after[figure] - before[figure], counted) == (1, {figure} - {"looked_at"})
+
+
 @pytest.mark.usefixtures("by_lists")
 def test_orphans_are_objects_that_no_row_names(photos):
     unused = "INSERT INTO original_images (id, content_hash, s3_key, file_size, mime_type, reference_count)"

@@ -186,11 +186,12 @@ def test_commit_that_is_still_under_way_is_waited_for(photos, images_url, lost):
 
 
 @pytest.mark.drill("killed-repair")
-def test_commit_that_is_forgotten_is_left_to_a_person(photos, lost):
+@pytest.mark.parametrize("number", [3, 10**9], ids=["long ago", "of the server before a restore"])
+def test_commit_that_is_forgotten_is_left_to_a_person(photos, lost, number):
     sync_id, _ = photos.repair(photos.scan())
-    photos.conn.execute("UPDATE confidence.sync_log SET copy_transaction = '3' WHERE sync_id = %s", [sync_id])
+    photos.conn.execute("UPDATE confidence.sync_log SET copy_transaction = %s WHERE sync_id = %s", [number, sync_id])
     die(photos, sync_id)
-    with pytest.raises(RuntimeError, match=f"can't tell any more whether sync_id {sync_id} \\(transaction 3\\)"):
+    with pytest.raises(RuntimeError, match=f"can't tell any more whether sync_id {sync_id} \\(transaction {number}\\)"):
         reopen(photos)
     assert photos.audited() == 3
 

@@ -12,7 +12,9 @@ from include.simulators.storage import Fault
 from include.sources.base import SyncFailed
 from include.sources.storage import SOURCE, check, figures, images, look
 from include.sources.storage.images import ORIGINAL_MISSING
+from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
+from include.warehouse.rollback import roll_back
 from tests.photos import Photos
 
 HOUR = timedelta(hours=1)
@@ -200,6 +202,30 @@ def test_time_of_change_that_lies_far_ahead_keeps_nothing_from_being_looked_at(p
     assert (summary.metrics["rows_young"], summary.metrics["missing_original"]) == (0, 1)
     photos.repair(summary)
     assert photos.table()[image.id]["status"] == "error"
+
+
+@pytest.mark.parametrize("changed", ["infinity", "-infinity", "20000-01-01", "4000-01-01 BC", None])
+def test_time_of_change_that_python_cannot_hold_ends_no_check(photos, changed):
+    image = photos.add("queued", laid=False)
+    photos.images.execute("ALTER TABLE images ALTER updated_at DROP NOT NULL")
+    photos.images.execute("UPDATE images SET updated_at = %s WHERE id = %s", [changed, image.id])
+    assert photos.sync(dry_run=True).result["missing_original"] == 1
+    summary = photos.scan()
+    assert (summary.metrics["rows_young"], summary.metrics["missing_original"]) == (0, 1)
+    sync_id, _ = photos.repair(summary)
+    assert photos.table()[image.id]["status"] == "error"
+    fence.resume(photos.conn, "storage", photos.context.run)
+    copy = ImagesCopy(photos.conn, photos.images)
+    roll_back(photos.conn, copy, sync_id, run="warehouse_rollback/test", reason="test", dry_run=False)
+    assert photos.table()[image.id]["status"] == "queued"
+
+
+def test_image_without_a_status_is_named(photos):
+    photos.images.execute("ALTER TABLE images ALTER status DROP NOT NULL")
+    image = photos.add(None)
+    summary = photos.scan()
+    assert (summary.incomplete, summary.metrics["unknown_status"]) == ("", 1)
+    assert doubts(photos) == {image.id: "its status is none that is known here"}
 
 
 def test_status_that_is_not_known_here_is_never_overwritten(photos):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Literal
 from uuid import UUID
 
@@ -12,9 +13,10 @@ from include.api.request import Answer, Request
 from include.sources.flex import rows
 from include.sources.flex.rows import Item, Line, Unreadable
 
-# Statuses that say that the write did not happen.
-FINAL = frozenset({400, 401, 403, 404, 405, 409, 413, 415, 422, 429})
-# Statuses that any other request would get too.
+# Statuses that say that the write did not happen: all of HTTP's own refusals, except that a server has waited too long
+# for the request (408), or doesn't want to be asked so early (425).
+FINAL = frozenset(status.value for status in HTTPStatus if 400 <= status < 500) - {408, 425}
+# Statuses that any other request to the crew call would get too.
 STOPS = frozenset({401, 403})
 
 
@@ -33,7 +35,7 @@ class Outcome:
 
 
 class Stopped(FixConfiguration):
-    """A write did not happen, because a right is missing or Flex can't be reached. All others would fail too."""
+    """A write did not happen, because a right is missing or Flex can't be reached. Others would fail too."""
 
 
 def lines(api: ApiClient, element_id: UUID, mapped: Collection[UUID], *, owed: bool = False) -> list[Line]:

@@ -65,6 +65,7 @@ def compare_element(context: FlexContext, element_id: UUID, *, uncertain: bool =
     doubted = {"uncertain": [str(element_id)]} if uncertain else {}
     try:
         looked = retry_unreadable(context.source.pauses, lambda: _read(context, element_id, crew))
+        require_there(looked, element_id, crew)
     except (Unreadable, ApiError) as error:
         if isinstance(error, ApiError) and (concerns_all(error) or not last):
             raise
@@ -95,8 +96,7 @@ def concerns_all(error: ApiError) -> bool:
 
 def _read(context: FlexContext, element_id: UUID, crew: Crew) -> Looked:
     """Read both lists. If something differs that the record doesn't show, read the rows twice."""
-    looked = look(context.api, element_id, crew, context.source.pauses, with_record=True)
-    require_there(looked, element_id, crew)
+    looked = look(context.api, context.conn, element_id, crew, context.source.pauses, with_record=True)
     found = {finding.kind for finding in wanted(crew, looked.lines).findings}
     # The record does not show roles.
     if "role_mismatch" in found or not (looked.agreed_on_contacts or found <= IN_STEP):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from psycopg import Connection, sql
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 
 from include.sources.flex.plan import Desired, Member, Row
 from include.sources.flex.roles import Roles
@@ -34,7 +34,9 @@ ORDER BY 1, 2, 4
 """).format(role=ROLE, assigned=ASSIGNED)
 
 CALLS = sql.SQL("""
-SELECT id, job_id, department FROM flex.flex_crew_calls WHERE flex_element_id = %(element)s ORDER BY id
+SELECT c.id, c.job_id, c.department, coalesce(j.end_time < now(), false)
+FROM flex.flex_crew_calls c LEFT JOIN flex.jobs j ON j.id = c.job_id
+WHERE c.flex_element_id = %(element)s ORDER BY c.id
 """)
 
 # The last column: the line is on another crew call in Flex, so the row named it before the call pointed here.
@@ -73,6 +75,14 @@ JOIN (
 WHERE c.flex_element_id <> %(element)s AND p.flex_resource_id IS NOT NULL
 """).format(assigned=ASSIGNED)
 
+# The newest line of each of some crew calls. People may have deleted one or the other.
+OTHERS = """
+SELECT flex_line_item_id FROM (
+  SELECT DISTINCT ON (flex_element_id) flex_line_item_id, made_at FROM flex.owned_line
+  WHERE flex_element_id <> %s AND gone_at IS NULL ORDER BY flex_element_id, made_at DESC
+) newest ORDER BY made_at DESC LIMIT 5
+"""
+
 # Our rows and lines are left out: only the holder of the gate changes them, and cascades from these tables.
 TOKEN = sql.SQL("""
 SELECT md5((SELECT coalesce(jsonb_agg(c), '[]') FROM ({calls}) c)::text
@@ -82,10 +92,11 @@ SELECT md5((SELECT coalesce(jsonb_agg(c), '[]') FROM ({calls}) c)::text
 
 @dataclass(frozen=True)
 class Call:
-    """A crew call of ours."""
+    """A crew call of ours. `over`: its job has ended."""
 
     job_id: UUID
     department: str
+    over: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,11 @@ class Crew:
     def mapped(self) -> frozenset[UUID]:
         """All lines that are ours by our rows or by the journal, gone ones included."""
         return frozenset(self.owned) | frozenset(self.gone) | {row.line_id for row in self.rows if row.line_id}
+
+    @property
+    def over(self) -> bool:
+        """Whether calls of ours point to it, and the jobs of all of them have ended."""
+        return bool(self.calls) and all(call.over for call in self.calls.values())
 
     @property
     def known(self) -> frozenset[UUID]:
@@ -156,6 +172,12 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         diagnostics=tuple(sorted({role.diagnostic for role in told if role.diagnostic})),
         token=current,
     )
+
+
+def others(conn: Connection, element_id: UUID) -> list[UUID]:
+    """Return some lines that we made on other crew calls, and that should be there."""
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(OTHERS, [element_id]).fetchall()
 
 
 def token(conn: Connection, element_id: UUID) -> str:

@@ -14,7 +14,15 @@ from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
-from include.sources.flex.look import Looked, confirmed, look, require_same, require_there, retry_unreadable
+from include.sources.flex.look import (
+    Looked,
+    confirmed,
+    look,
+    require_any_shown,
+    require_same,
+    require_there,
+    retry_unreadable,
+)
 from include.sources.flex.plan import (
     Add,
     Adopt,
@@ -154,6 +162,12 @@ class _Element:
         self._shown = self._looked.lines
         if self._store_gone_and_back():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
+        if self._planner is wanted and self._crew.over and not self._looked.exists:
+            # Else a change of a person would be tried for ever on all the old crew calls that Flex has deleted.
+            require_any_shown(self._api, desired.others(self._conn, self._id))
+            self._plan = Plan((), (), (), (f"Flex has no element {self._id} any more, and its jobs are over",))
+            return
+        require_there(self._looked, self._id, self._crew)
         self._plan = self._planner(self._crew, self._looked.lines)
         self._called_for |= {key(action) for action in self._plan.actions}
 
@@ -162,8 +176,7 @@ class _Element:
 
         Raises Unreadable if the reads disagree.
         """
-        looked = look(self._api, self._id, self._crew, self._worker.pauses)
-        require_there(looked, self._id, self._crew)
+        looked = look(self._api, self._conn, self._id, self._crew, self._worker.pauses)
         actions = self._planner(self._crew, looked.lines).actions
         # A line that is back counts as ours, so there may be more to do.
         if not actions and not looked.back:

@@ -3,6 +3,9 @@
 Flex has two lists of its lines: the rows, and the crew call's own record. If one of them is empty, incomplete, late or
 another crew call's, the other shows that. A line that we know is gone only if neither list shows it and its own address
 answers 404. The record may leave out whose a line is; then the rows are read twice.
+
+A token that has lost the right to see contacts may get the same answers about all of them. So a crew that is gone as a
+whole is believed only if Flex shows a line of ours elsewhere.
 """
 
 import logging
@@ -12,9 +15,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 from uuid import UUID
 
+from psycopg import Connection
+
 from include.api.client import ApiClient
 from include.api.errors import NotFound
-from include.sources.flex import calls
+from include.sources.flex import calls, desired
 from include.sources.flex.desired import Crew
 from include.sources.flex.rows import CONTACT, Item, Line, Unreadable
 
@@ -42,11 +47,19 @@ class Looked:
     exists: bool = True
 
 
-def look(api: ApiClient, element_id: UUID, crew: Crew, pauses: Sequence[float], *, with_record: bool = False) -> Looked:
+def look(
+    api: ApiClient,
+    conn: Connection,
+    element_id: UUID,
+    crew: Crew,
+    pauses: Sequence[float],
+    *,
+    with_record: bool = False,
+) -> Looked:
     """Read the rows of a crew call; also its record if `with_record`, or if the rows differ from the lines we know.
 
-    If lines are gone, all is read again after the last of the `pauses` (seconds): Flex may lag behind at all addresses.
-    Raises Unreadable, and whatever `ApiClient.send` raises.
+    `conn` is the warehouse. If lines are gone, all is read again after the last of the `pauses` (seconds): Flex may lag
+    behind at all addresses. Raises Unreadable, and whatever `ApiClient.send` raises.
     """
     looked = _look_once(api, element_id, crew, with_record=with_record)
     if looked.gone:
@@ -54,6 +67,8 @@ def look(api: ApiClient, element_id: UUID, crew: Crew, pauses: Sequence[float], 
         again = _look_once(api, element_id, crew, with_record=with_record)
         if ({*again.lines}, again.gone, again.exists) != ({*looked.lines}, looked.gone, looked.exists):
             raise Unreadable("lines of ours were gone, and another read shows something else")
+        if all(line.kind != CONTACT for line in looked.lines):
+            require_any_shown(api, desired.others(conn, element_id))
     return looked
 
 
@@ -105,6 +120,16 @@ def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
         raise Unreadable(
             f"Flex has no element {element_id}, though a crew call names it (both answer 404). Correct its"
             " flex_element_id, or make the crew call in Flex"
+        )
+
+
+def require_any_shown(api: ApiClient, others: Sequence[UUID]) -> None:
+    """Raise Unreadable if there are lines of ours on other crew calls, and Flex shows none of them."""
+    if others and not any(calls.exists(api, line_id) for line_id in others):
+        raise Unreadable(
+            f"Flex shows none of our lines here, and none on {len(others)} other crew calls either, as if the token had"
+            " lost the right to see contacts. If people have taken all of them off, put any contact on this crew call"
+            " by hand"
         )
 
 

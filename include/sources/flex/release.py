@@ -103,7 +103,7 @@ def _element_of(worker: Worker, element_id: UUID, line_id: UUID) -> UUID:
 
 def _look(worker: Worker, element_id: UUID, crew: Crew) -> Looked:
     """Read both lists, and the rows twice, since roles are settled by the rows."""
-    looked = look(worker.api, element_id, crew, worker.pauses, with_record=True)
+    looked = look(worker.api, worker.conn, element_id, crew, worker.pauses, with_record=True)
     if looked.exists:
         require_same(worker.api, element_id, crew, looked)
     return looked

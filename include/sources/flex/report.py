@@ -43,8 +43,8 @@ class Report:
 
     The states: `done`; `failed`: Flex did not do something; `waiting`: a line has to stay until its technician has one
     elsewhere; `refused`: the crew can't be written as it is; `changed`: people kept changing the crew; `unreadable`,
-    `busy` and `uncertain`: nothing more was written for this reason; `stopped`: `stop` was raised, and nothing more may
-    be written anywhere.
+    `busy` and `uncertain`: nothing more was written for this reason; `stopped`: `stop` was raised, and nothing more
+    was written here.
 
     `crew` and the number of `lines` are what was read last, None and 0 if nothing was. `called_for`: the changes that
     were needed (`plan.key`). `orphans_left`: why orphans were not deleted. `agreed`: rows and record showed the same

@@ -14,7 +14,17 @@ from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven
 from include.confidence.summary import ForensicSummary
 from include.sources.answer_census import AnswerCensus
-from include.sources.base import Api, Check, Connections, IntegrityFailed, LeftOut, ReadAnswer, Synced, SyncFailed
+from include.sources.base import (
+    Api,
+    Check,
+    Connections,
+    IntegrityFailed,
+    LeftOut,
+    ReadAnswer,
+    Synced,
+    SyncFailed,
+    require_all_rows,
+)
 from include.sources.flex import figures, repair, scan, sync, undo
 from include.sources.flex.answers import ANSWERS, count
 from include.sources.flex.checks import MIGRATE, verify
@@ -28,6 +38,8 @@ from include.warehouse.sync_log import Counts
 
 # Lines of ours that no row leads to are deleted unless this setting says false.
 PRUNE_SETTING = "FLEX_SYNC_PRUNE_ORPHANS"
+# The application's tables that say who belongs where, and our rows.
+CREW_TABLES = ("jobs", "profiles", "job_assignments", "flex_crew_calls", "flex_crew_assignments")
 # Slightly below the vendor's quota for Enterprise, since concurrent requests can overshoot. The quota of a smaller
 # contract belongs in the connection's extra.
 QUOTA = Quota(per_hour=1_950, per_day=9_900)
@@ -103,6 +115,7 @@ class Flex:
 
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[FlexContext]:
+        require_all_rows(conn, "warehouse", [f"{self.name}.{table}" for table in CREW_TABLES])
         roles = roles_of(connections.settings(self.name))
         prune = (connections.variable(PRUNE_SETTING) or "true").strip().lower() not in ("false", "0")
         with connections.api(self.name, API) as api:

@@ -58,10 +58,18 @@ JOIN flex.operation later ON later.flex_element_id = o.flex_element_id AND later
 WHERE o.sync_id = %s AND o.state = 'done' ORDER BY 2, 1
 """
 
+# Rows that were changed again, and rows of others that a later sync has led to a line that would be deleted.
 LATER_ROWS = """
-SELECT DISTINCT c.key ->> 'technician_id', later.sync_id FROM confidence.change_log c
+SELECT c.key ->> 'technician_id', later.sync_id FROM confidence.change_log c
 JOIN confidence.change_log later ON later.table_name = c.table_name AND later.key = c.key AND later.sync_id > c.sync_id
-WHERE c.sync_id = %s AND c.table_name = 'flex.flex_crew_assignments' ORDER BY 2, 1
+WHERE c.sync_id = %(sync_id)s AND c.table_name = 'flex.flex_crew_assignments'
+UNION
+SELECT later.key ->> 'technician_id', later.sync_id FROM flex.operation o
+JOIN flex.flex_crew_assignments a USING (flex_line_item_id)
+JOIN confidence.change_log later ON later.table_name = 'flex.flex_crew_assignments' AND later.sync_id > o.sync_id
+  AND later.key = jsonb_build_object('crew_call_id', a.crew_call_id, 'technician_id', a.technician_id)
+WHERE o.sync_id = %(sync_id)s AND o.kind = 'add' AND o.state = 'done'
+ORDER BY 2, 1
 """
 
 UNSET = """
@@ -184,7 +192,9 @@ class Done:
             line_id = now[each]
             match each.kind:
                 case "add" if line_id in still_ours:
-                    members = tuple(row.member for row in self.rows if row.absent and named.get(row.member) == line_id)
+                    # If the rollback is forced, rows of others that a later sync has led there go with the line.
+                    going = named.keys() - {row.member for row in self.rows if not row.absent}
+                    members = tuple(sorted(member for member in going if named[member] == line_id))
                     actions.append(Remove(line_id, each.resource_id, members, orphan=False))
                 case "remove" if each.resource_id in others:
                     back[each.line_id] = others[each.resource_id]
@@ -237,7 +247,7 @@ class FlexCopy:
         """
         conn = self.context.conn
         void = _void(conn, sync_id)
-        later = [*conn.execute(LATER, [sync_id]), *conn.execute(LATER_ROWS, [sync_id])]
+        later = [*conn.execute(LATER, [sync_id]), *conn.execute(LATER_ROWS, {"sync_id": sync_id})]
         later = [(who, by) for who, by in later if by not in void]
         found = []
         if later:

@@ -182,9 +182,10 @@ WHERE b.at > now() - interval '7 days' AND b.at > coalesce(decided.at, '-infinit
   AND NOT EXISTS (SELECT FROM confidence.forensic_run f WHERE f.run = b.run AND f.decision = 'repair')
 """
 
+# A refusal from the time ahead, when the clock was wrong, could be ended by no decision; the next sync judges anew.
 OPEN_REFUSAL = """
 SELECT b.at, b.refused, b.keys FROM storage.breaker b
-WHERE b.refused IS NOT NULL AND b.ended_at IS NULL AND NOT EXISTS (
+WHERE b.refused IS NOT NULL AND b.ended_at IS NULL AND b.at <= clock_timestamp() AND NOT EXISTS (
   SELECT FROM confidence.forensic_run f
   WHERE f.source = 'storage' AND (f.decision IN ('resume', 'repair') AND f.decided_at > b.at
     OR f.scope = 'all' AND f.verdict IN ('pass', 'warn') AND f.scanned_at > b.at))

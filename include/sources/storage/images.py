@@ -14,6 +14,8 @@ from include.sources.storage.urls import UnreadableUrl, locate
 from include.warehouse.readers import text
 from include.warehouse.table import Column, Table
 
+# The application's tables that are read.
+TABLES = ("images", "original_images")
 STATUSES = ("queued", "processing", "ready", "error")
 ORIGINAL_MISSING = "original missing in storage"
 STAGED_MISSING = "staged missing in storage"
@@ -126,8 +128,11 @@ class Size:
     known: int
 
 
+# Within what Python can hold, so that one image with another time (infinity, or none) doesn't end every check.
+CHANGED = sql.SQL("least(greatest(i.updated_at, '0001-01-02 00:00Z'), '9999-12-30 00:00Z')")
+
 READ = """
-SELECT i.id::text, i.status::text, i.error, i.updated_at, i.deleted_at IS NOT NULL, {young},
+SELECT i.id::text, coalesce(i.status::text, ''), i.error, {changed}, i.deleted_at IS NOT NULL, {young},
   i.original_url, o.s3_key, i.staged_url
 FROM images i LEFT JOIN original_images o ON o.id = i.original_image_id AND i.original_url IS NULL
 WHERE {where} ORDER BY i.id {rest}
@@ -135,7 +140,8 @@ WHERE {where} ORDER BY i.id {rest}
 
 # A time of change far in the future says nothing about an image's age, so such an image is not young. Not after
 # `started`: images may be read hours later, after a long listing or by another attempt.
-YOUNG = "i.updated_at > {started} - {grace} AND i.updated_at <= clock_timestamp() + {grace}"
+YOUNG = "{changed} > {started} - {grace} AND {changed} <= clock_timestamp() + {grace}"
+NOT_YOUNG = sql.SQL("false")
 
 # Ids are random, so the images after a random id are a fair sample.
 OTHERS = """
@@ -183,10 +189,9 @@ def read(
     """
     while True:
         limit = min(batch, scope.limit - taken) if scope.limit else batch
-        young = sql.SQL(YOUNG).format(started=sql.Literal(started), grace=sql.Literal(GRACE))
+        young = sql.SQL(YOUNG).format(changed=CHANGED, started=sql.Literal(started), grace=sql.Literal(GRACE))
         rest = sql.SQL("LIMIT {}").format(sql.Literal(limit))
-        query = sql.SQL(READ).format(young=young, where=scope.where(after, upto), rest=rest)
-        rows = images.execute(query).fetchall()
+        rows = images.execute(_query(scope.where(after, upto), rest, young)).fetchall()
         taken += len(rows)
         after = rows[-1][0] if len(rows) == limit and taken != scope.limit else None
         yield [_image(row, bucket) for row in rows], after
@@ -198,8 +203,11 @@ def read_again(images: Connection, ids: Sequence[str], bucket: str, *, lock: boo
     """Return the present rows of the images of these ids, by id. `lock`: lock them until the transaction ends."""
     where = sql.SQL("i.id = ANY ({})").format([UUID(id_) for id_ in ids])
     rest = sql.SQL("FOR UPDATE OF i" if lock else "")
-    query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=rest)
-    return {row[0]: _image(row, bucket) for row in images.execute(query).fetchall()}
+    return {row[0]: _image(row, bucket) for row in images.execute(_query(where, rest)).fetchall()}
+
+
+def _query(where: sql.Composable, rest: sql.Composable, young: sql.Composable = NOT_YOUNG) -> sql.Composed:
+    return sql.SQL(READ).format(changed=CHANGED, young=young, where=where, rest=rest)
 
 
 def keys_of_others(
@@ -215,8 +223,7 @@ def keys_of_others(
             before=before, side=sql.SQL(side), start=UUID(start), without=[UUID(id_) for id_ in without]
         )
         rest = sql.SQL("LIMIT {}").format(limit - len(rows))
-        query = sql.SQL(READ).format(young=sql.SQL("false"), where=where, rest=rest)
-        rows += images.execute(query).fetchall()
+        rows += images.execute(_query(where, rest)).fetchall()
     found = [_image(row, bucket) for row in rows]
     keys = [[image["original_key"], image["status"] == "ready" and image["staged_key"]] for image in found]
     return sorted({key for pair in keys for key in pair if key})
@@ -244,8 +251,8 @@ class _Place:
 def _image(row: tuple, bucket: str) -> dict[str, Any]:
     """Turn a row that READ has fetched from the application into a row for the stage IMAGES."""
     id_, status, error, updated_at, deleted, young, original_url, shared_key, staged_url = row
-    is_shared = original_url is None and shared_key
-    original = _Place("here", shared_key) if is_shared else _place(original_url, bucket)
+    # The key may be written in other ways than the store has it, as in a url that is not encoded.
+    original = _place(f"s3://{bucket}/{shared_key}" if original_url is None and shared_key else original_url, bucket)
     staged = _place(staged_url, bucket)
     return {
         "id": id_,

@@ -49,9 +49,9 @@ FROM unnest(%(id)s::uuid[], %(new_status)s::text[], %(new_error)s::text[]) AS p 
 WHERE i.id = p.id
 """
 
-STANDING = """
-SELECT id::text, status::text, error, updated_at FROM images WHERE id = ANY (%s::uuid[]) ORDER BY id
-"""
+STANDING = sql.SQL("""
+SELECT i.id::text, i.status::text, i.error, {} FROM images i WHERE i.id = ANY (%s::uuid[]) ORDER BY i.id
+""").format(images.CHANGED)
 
 
 def repair_images(
@@ -264,7 +264,7 @@ def resolve_cut_off_commits(conn: Connection, images: Connection, source: str) -
         [source],
     ).fetchall()
     for sync_id, number in open_:
-        (outcome,) = images.execute("SELECT pg_xact_status(%s::xid8)", [number]).fetchone()
+        outcome = _outcome(images, number)
         if outcome == "in progress":
             raise TryLater(f"sync_id {sync_id} is still being committed in the images' database. Run the task again.")
         if outcome is None:
@@ -286,6 +286,15 @@ def resolve_cut_off_commits(conn: Connection, images: Connection, source: str) -
                 {"committed": outcome == "committed", "sync_id": sync_id},
             )
         log.warning("sync_id %d had been cut off at its commit, which was %s", sync_id, outcome)
+
+
+def _outcome(images: Connection, number: str) -> str | None:
+    """Return what became of the application's transaction, None if its database does not know."""
+    try:
+        return images.execute("SELECT pg_xact_status(%s::xid8)", [number]).fetchone()[0]
+    except errors.InvalidParameterValue:
+        # It has not come to that number: it is another server, or a restored copy.
+        return None
 
 
 def verify_repair(context: StorageContext, summary: ForensicSummary, sync_id: int, *, workers: int) -> list[Check]:

@@ -16,7 +16,16 @@ from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
 from include.confidence.summary import ForensicSummary
 from include.sources.answer_census import AnswerCensus
-from include.sources.base import Check, Connections, LeftOut, ReadAnswer, Synced, SyncFailed, require_lookback
+from include.sources.base import (
+    Check,
+    Connections,
+    LeftOut,
+    ReadAnswer,
+    Synced,
+    SyncFailed,
+    require_all_rows,
+    require_lookback,
+)
 from include.sources.slices import scan_slices
 from include.sources.storage import breaker, images, plan
 from include.sources.storage.answers import ANSWERS, count
@@ -101,6 +110,7 @@ class Storage:
     @contextmanager
     def open(self, conn: Connection, run: str, connections: Connections) -> Iterator[StorageContext]:
         with connections.bucket("storage") as bucket, connections.database("images_db") as database:
+            require_all_rows(database, "images_db", images.TABLES)
             resolve_cut_off_commits(conn, database, self.name)
             census = AnswerCensus(self.name, ANSWERS)
             bucket.listen(partial(count, census))
@@ -203,6 +213,7 @@ class Storage:
     @contextmanager
     def copy(self, conn: Connection, connections: Connections) -> Iterator[Copy]:
         with connections.database("images_db") as database:
+            require_all_rows(database, "images_db", images.TABLES)
             resolve_cut_off_commits(conn, database, self.name)
             yield ImagesCopy(conn, database)
 
