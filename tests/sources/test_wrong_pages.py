@@ -52,7 +52,7 @@ def from_one(page):
     ids=["from_one", "by_rows"],
 )
 def test_the_first_load_finds_that_they_are_counted_otherwise(conn, warehouse, paginator, what):
-    message = f"the list of items shows other rows at {what} than on its first page"
+    told = f"the list of items shows other rows at {what} than on its first page"
     with (
         mirrored(conn, warehouse, items(paginator), vendor(from_zero)) as shop,
         pytest.raises(SyncFailed, match=message),
