@@ -55,7 +55,7 @@ def test_the_first_load_finds_that_they_are_counted_otherwise(conn, warehouse, p
     told = f"the list of items shows other rows at {what} than on its first page"
     with (
         mirrored(conn, warehouse, items(paginator), vendor(from_zero)) as shop,
-        pytest.raises(SyncFailed, match=message),
+        pytest.raises(SyncFailed, match=told),
     ):
         shop.sync()
 
