@@ -3,9 +3,9 @@
 Airflow's own listen on all interfaces, and it has no setting for that.
 """
 
-import runpy
 from importlib import import_module
 
+from stack import command
 from stack.ports import LOOPBACK
 
 
@@ -18,4 +18,4 @@ def stay_local() -> None:
 
 if __name__ == "__main__":
     stay_local()
-    runpy.run_module("airflow", run_name="__main__", alter_sys=True)
+    command.run()

@@ -27,7 +27,7 @@ from include.warehouse.roles import OWNER
 from stack import roles
 from stack.postgres import Server
 
-AIRFLOW_MIGRATION = [sys.executable, "-m", "airflow", "db", "migrate"]
+AIRFLOW_MIGRATION = [sys.executable, "-m", "stack.command", "db", "migrate"]
 WAREHOUSE_MIGRATION = [sys.executable, "-m", "include.warehouse.migrate"]
 
 METADATA_SETTING = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"

@@ -42,7 +42,7 @@ from stack.settings import (
 
 # The parts of Airflow, and the module that runs each.
 AIRFLOW = {
-    "api-server": "airflow",
+    "api-server": "stack.command",
     "scheduler": "stack.preloaded",
     "dag-processor": "stack.preloaded",
     "triggerer": "stack.local_logs",

@@ -67,8 +67,9 @@ def set_up(folder: Path, metadata: str, password: str) -> None:
         "AIRFLOW__CORE__AUTH_MANAGER": FAB,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql:", "postgresql+psycopg2:"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": str(REPOSITORY),
     }
-    airflow = [sys.executable, "-m", "airflow"]
+    airflow = [sys.executable, "-m", "stack.command"]
     name = ["--firstname", "A", "--lastname", "B", "--email", "admin@example.com"]
     for command in (
         AIRFLOW_MIGRATION,
