@@ -14,7 +14,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag, requires_
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 
-from include.confidence import planned_changes
+from include.confidence import planned_changes, run_evidence
 from include.confidence.policy import SEVERITY
 from include.confidence.queries.changes import list_changes
 from include.confidence.queries.field_census import list_field_changes, read_fields, total_fields
@@ -38,7 +38,7 @@ from plugins.pages.render import HEADERS, STATIC, page, run_ui
 from plugins.pages.warehouse import Warehouse
 
 # Seconds after which a browser reloads the overview, while a run is at work and otherwise; and the page of a rollback
-# at work, or of a run that is about to ask.
+# at work, or of a run that is about to ask or acts on an answer.
 SOON, LATER, AT_ONCE = 5, 30, 3
 # The newest scans and failed runs, from which the list of runs is made; and the changed rows shown on a page of a
 # source or run.
@@ -73,6 +73,7 @@ def overview(
 ) -> Response:
     """All sources at a glance."""
     standing = {found.source: found for found in status.overview(conn, session, sources)}
+    judged = {name: found.judged_run for name, found in standing.items() if found.judged_run}
     scanning = {name for name, found in standing.items() if summaries.is_scanning(found)}
     return page(
         request,
@@ -83,6 +84,7 @@ def overview(
             ((name, standing.get(name), name in scanning) for name in sources),
             key=lambda row: summaries.urgency(row[1]),
         ),
+        evidence={name: run_evidence.read(conn, name, run, ()) for name, run in judged.items()},
         ways_out=ways_out,
         summary=summaries.summed_up(list(standing.values())),
         kept=with_data(conn, left_out),
@@ -132,6 +134,9 @@ def of_source(
     parts = list_parts(conn, source)
     shown = summaries.chosen(parts, detail.scans, entity, scope)
     repair, asks = detail.last_repair, detail.airflow.decision
+    drifted = [scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())]
+    runs = {scan.run for scan in drifted} | ({detail.judged_run} if detail.judged_run else set())
+    of_runs = {run: run_evidence.read(conn, source, run, ()) for run in runs}
     return page(
         request,
         "source.html",
@@ -150,7 +155,9 @@ def of_source(
         runs=summaries.last_runs(
             list_scans(conn, source, limit=SCANS), failed_runs(session, f"{source}_reconcile", FAILED)
         ),
-        drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
+        drifted=drifted,
+        of_runs=of_runs,
+        evidence=of_runs.get(detail.judged_run),
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
         syncs=list_syncs(conn, source, cursor=syncs),
@@ -360,6 +367,8 @@ def of_run(
         )
     _require(found.source, sources)
     comes = question.comes(conn, session, found)
+    asked = None if comes else question.of_run(conn, session, name, found.scans)
+    acts = bool(asked and asked.answer) and run_state(session, name) in ("queued", "running")
     repair = next((row for row in found.syncs if row.kind == "repair"), None)
     return page(
         request,
@@ -368,8 +377,9 @@ def of_run(
         here=found.source,
         decider=decider,
         run=found,
-        asked=None if comes else question.of_run(conn, session, name, found.scans),
-        refresh=AT_ONCE if comes else None,
+        evidence=run_evidence.read(conn, found.source, name, ()),
+        asked=asked,
+        refresh=AT_ONCE if comes or acts else None,
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),

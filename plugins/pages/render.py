@@ -18,12 +18,13 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from include.confidence.glossary import explain
-from include.confidence.holds import Decision
+from include.confidence.holds import NOBODY
 from include.confidence.policy import Verdict
 from include.confidence.queries.nights import Night
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series, TotalDrift
+from include.confidence.question import OPTIONS
 from include.sources import get_source
 from plugins.deciders import needed
 from plugins.pages.history import row_query
@@ -168,10 +169,9 @@ def changed_rows(row: SyncRow) -> bool:
     return row.state == "failed" or any((row.counts.inserted, row.counts.updated, row.counts.deleted))
 
 
-def decided(decision: str) -> str:
-    """Return in words what a person has decided about a hold."""
-    words = {Decision.KEEP: "kept stopped", Decision.RESUME: "resumed without repair", Decision.REPAIR: "repaired"}
-    return words[Decision(decision)]
+def option(decision: str) -> str:
+    """Return the option of the question that stands for a decision about a hold."""
+    return next(words for words, of in OPTIONS.items() if of == decision)
 
 
 def undoable(row: SyncRow) -> bool:
@@ -238,14 +238,14 @@ def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
-    words = (*words, changed_rows, decided, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
-    words = (*words, roughly, undoable, values)
+    words = (*words, changed_rows, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
+    words = (*words, option, roughly, undoable, values)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
     made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}
-    made.globals |= {"needed": needed, "row_query": row_query}
+    made.globals |= {"needed": needed, "nobody": NOBODY, "row_query": row_query}
     return made
 
 

@@ -36,7 +36,7 @@ def ask(conn) -> question.Question:
         texts=TEXTS,
         after_repair="Don't repair if it is wrong.",
         plan_link=lambda evidence: f"http://a/{evidence}",
-        hours=20,
+        until=datetime(2026, 3, 1, 23, 0, tzinfo=UTC),
     )
 
 
@@ -82,7 +82,8 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     # To leave out the only one is to resume without repair.
     assert "leave out" not in question_text.markdown(found)
     text = question_text.markdown(replace(found, plans=found.plans * 2))
-    assert "You may leave out entities" in text
+    assert "without those of entities that you leave out" in text
+    assert "You may leave out entities: these stay as with *Resume without repair*." in text
     assert "to keep it stopped for one, choose *Keep stopped*" in text
 
 
@@ -171,6 +172,10 @@ def test_message_is_shortened_and_the_page_is_not(conn):
     assert len(question_text.plain(long)) == 41
     assert question_text.plain(long)[-1].endswith("more lines, under the link")
     assert question_text.markdown(long).count("### line_items") == 30
+
+
+def test_says_until_when_it_waits(conn):
+    assert "Unanswered until 2026-03-01 23:00 UTC, the writer stays" in question_text.markdown(asked(conn, FAR))
 
 
 def test_says_since_when_it_has_been_so(conn):
@@ -276,7 +281,7 @@ def test_a_run_that_waited_says_how_the_question_before_was_answered(conn):
 def test_who_is_asked_again_about_the_same_scans_reads_so(conn):
     asked(conn, FAR)
     assert ask(conn).earlier == ""
-    put_and_answered(conn, "keep", reason="first I look at the shop")
+    put_and_answered(conn, "keep", reason="first I look at the shop.")
     line = earlier(conn)
     assert "by Ada" in line
     assert "**Keep stopped**. Reason: `first I look at the shop`." in line
