@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from math import floor, inf
@@ -16,6 +17,7 @@ from zlib import crc32
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from include.confidence.glossary import explain
 from include.confidence.holds import NOBODY
@@ -67,6 +69,12 @@ def clock(at: datetime, precision: str = "seconds") -> str:
 def iso(at: datetime) -> str:
     """Format a time in UTC for machines."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@lru_cache(maxsize=4096)
+def moment(at: datetime | None) -> str:
+    """Return an element with a time in UTC. The plots of a page have the same times, each many times."""
+    return Markup('<time datetime="{}">{}</time>').format(iso(at), clock(at)) if at else NONE
 
 
 def ago(at: datetime, now: datetime) -> str:
@@ -239,7 +247,7 @@ def _environment() -> Environment:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
     words = (*words, changed_rows, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
-    words = (*words, option, roughly, undoable, values)
+    words = (*words, moment, option, roughly, undoable, values)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.

@@ -85,8 +85,10 @@
     };
   }
 
-  function draw() {
+  // One plot after the other, so that the page can be read and scrolled meanwhile.
+  async function draw() {
     for (const figure of document.querySelectorAll("figure.plot")) {
+      await new Promise((done) => window.setTimeout(done));
       // What is folded away has no width to be drawn in.
       if (!figure.checkVisibility()) continue;
       const data = figure.querySelector("script");
