@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from include.confidence.glossary import explain
 from include.confidence.holds import NOBODY
-from include.confidence.policy import Verdict
+from include.confidence.policy import SEVERITY, Gate, Verdict
 from include.confidence.queries.nights import Night
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
@@ -123,6 +123,16 @@ def nights_said(nights: Sequence[Night]) -> str:
     """Return in words how many nights ended how."""
     counts = Counter(night.kind for night in nights)
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+
+
+def newest(scans: Sequence[Scan], entity: str) -> Scan | None:
+    """Return the newest of these scans that is of the entity, of whatever scope; None if there is none."""
+    return max((scan for scan in scans if scan.entity == entity), key=lambda scan: scan.scanned_at, default=None)
+
+
+def worst_first(gates: Sequence[Gate]) -> list[Gate]:
+    """Return the gates in the order in which a question names their figures."""
+    return sorted(gates, key=lambda gate: SEVERITY[gate.verdict], reverse=True)
 
 
 def number(figure: float | None) -> str:
@@ -247,7 +257,7 @@ def _environment() -> Environment:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
     words = (*words, changed_rows, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
-    words = (*words, moment, option, roughly, undoable, values)
+    words = (*words, moment, newest, option, roughly, undoable, values, worst_first)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.

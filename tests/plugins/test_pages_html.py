@@ -1297,6 +1297,25 @@ def test_data_of_a_source_that_is_left_out_is_told_in_one_line(known):
     assert not any("square" in href for href in page.links())
 
 
+def test_health_of_a_table_has_the_last_scan_of_whatever_part(known):
+    """Else the page says of the entity that is held that it was not judged."""
+    part = replace(SCAN, scope="30 days back", scanned_at=AT + timedelta(minutes=1), plan=Plan(0, 0, 391))
+    figures = TableFigures("line_items", 1234.0, 3, None, None)
+    nested = replace(figures, table="jobs")
+    health = replace(HEALTH, tables=(figures, nested))
+    known["detail"] = replace(DETAIL, scans=(replace(SCAN, verdict=Verdict.PASS), part), health=health)
+    text = " ".join(of_source().text.split())
+    assert "line_items20 min 34 s3391■hold30 days back" in text
+    assert re.search("jobs20 min 34 s3.not scanned by itself", text)
+
+
+def test_gates_stand_in_the_order_of_the_question(known):
+    gates = (Gate("gate_a", 0.0, 25.0, 0, Verdict.PASS, None), Gate("gate_b", 0.0, 25.0, 40, Verdict.HOLD, "too many"))
+    known["read_run"] = replace(known["read_run"], scans=(replace(SCAN, gates=gates),))
+    text = of_run().text
+    assert text.index("gate_b") < text.index("gate_a")
+
+
 def test_run_folds_what_is_fine(known):
     nothing = Plan(0, 0, 0)
     fine = [replace(SCAN, entity=name, verdict=Verdict.PASS, plan=nothing) for name in ("customers", "tickets")]

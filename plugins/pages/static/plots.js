@@ -69,7 +69,10 @@
     hovertemplate: `%{x|%Y-%m-%d %H:%M} UTC<br>%{y} ${look.name}<extra></extra>`,
   }));
 
-  function layout(width) {
+  function layout(width, points) {
+    // Steps below one would be rounded to the same number.
+    const figures = points.flatMap((point) => Object.values(point).filter(Number.isFinite));
+    const ticks = Math.max(0, ...figures) < 5 ? { dtick: 1 } : { nticks: 5 };
     const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, fixedrange: true };
     return {
       margin: { l: 48, r: 12, t: 8, b: 32 },
@@ -81,7 +84,7 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--text") },
       xaxis: { ...axis, type: "date", tickangle: 0, nticks: width < 400 ? 3 : 5 },
-      yaxis: { ...axis, rangemode: "tozero", nticks: 5, tickformat: ",d" },
+      yaxis: { ...axis, rangemode: "tozero", tickformat: ",d", ...ticks },
     };
   }
 
@@ -94,7 +97,7 @@
       const data = figure.querySelector("script");
       const points = JSON.parse(data.textContent);
       const drawing = figure.querySelector(".drawing");
-      Plotly.react(drawing, data.dataset.plot === "drift" ? drift(points) : traces(points), layout(drawing.clientWidth), { displayModeBar: false, responsive: true });
+      Plotly.react(drawing, data.dataset.plot === "drift" ? drift(points) : traces(points), layout(drawing.clientWidth, points), { displayModeBar: false, responsive: true });
     }
   }
 
