@@ -25,12 +25,21 @@ from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
 from include.confidence.queries.trends import MAX_DAYS, POINTS, list_parts, read_drift, read_series
-from include.sources import REGISTRY, get_source
+from include.sources import get_source
 from include.sources.installed import SETTING
 from include.sources.mirror.source import Mirror
 from include.warehouse.retention import days_kept
 from plugins.pages import history, months, plan, question, status, summaries, ways_out
-from plugins.pages.access import Decider, NotInstalled, Source, Sources, SyncId, refuse_left_out, refuse_nul
+from plugins.pages.access import (
+    Decider,
+    NotInstalled,
+    Source,
+    Sources,
+    SyncId,
+    refuse_left_out,
+    refuse_nul,
+    source_of,
+)
 from plugins.pages.airflow_state import ENDED, ROLLBACK, failed_runs, rollback_run, run_state
 from plugins.pages.html_route import HtmlRoute, message
 from plugins.pages.plan import PlannedScan
@@ -360,7 +369,7 @@ def of_run(
         return message(
             request,
             "Nothing in the warehouse",
-            _nothing_left(dag_id, run, run_state(session, name)),
+            summaries.nothing_left(dag_id, run, run_state(session, name)),
             sources=sources,
             here=source_of(dag_id),
             link=(run_ui(name), "The run in Airflow"),
@@ -384,21 +393,6 @@ def of_run(
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
     )
-
-
-def _nothing_left(dag_id: str, run: str, state: str | None) -> str:
-    """Return why the warehouse has nothing of a run that is in this state."""
-    if not source_of(dag_id):
-        return f"{dag_id} does no work that is recorded there."
-    if state in ENDED:
-        return f"The run {run} has ended ({state}) and left no scan and no sync there: its log in Airflow says why."
-    return f"The run {run} has left no scan and no sync there yet. It leaves them as it goes: reload this page."
-
-
-def source_of(dag_id: str) -> str | None:
-    """Return the source whose sync or runbook the DAG is, None for any other DAG."""
-    source, _, what = dag_id.rpartition("_")
-    return source if source in REGISTRY and what in ("sync", "reconcile") else None
 
 
 def _require(source: str, sources: Sequence[str]) -> None:
