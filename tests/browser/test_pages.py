@@ -79,8 +79,9 @@ def test_source_page_draws_its_plots_in_light_and_dark(held, watched):
         watched.goto(f"{platform.airflow.url}{HOME}/sources/{SOURCE}")
         page = pages(watched)
         plots = page.locator("figure.plot").filter(visible=True)
+        plots.first.scroll_into_view_if_needed()
         expect(plots.locator(".main-svg").first).to_be_visible()
-        assert plots.count() == plots.locator(".drawing.js-plotly-plot").count() > 0
+        expect(plots.locator(".drawing.js-plotly-plot")).to_have_count(plots.count())
         expect(page.get_by_role("heading", name="The last repair, before and after")).to_be_visible()
         # The plot's alternative opens by the keyboard.
         plots.first.locator("summary").press("Enter")

@@ -971,7 +971,7 @@ def test_without_data_a_source_says_what_to_start(known):
     assert "No scan yet" in page.text
     assert "Never synced" in page.text
     assert {f"/airflow/dags/{SOURCE}_sync", f"/airflow/dags/{RECONCILE}"} <= page.links().keys()
-    assert not [attrs for _, attrs in page.all("script") if "plotly" in attrs.get("src", "")]
+    assert not [attrs for _, attrs in page.all("script") if "data-library" in attrs]
 
 
 class TestProofs:
@@ -1102,6 +1102,13 @@ def test_fields_page_says_where_the_census_was_cut_and_what_nobody_knows_yet(kno
     assert "Nothing has changed in the fields" in page.text
     known["read_fields"] = []
     assert "Nothing is counted yet" in of_fields().text
+
+
+def test_plot_library_is_not_loaded_before_a_plot_comes_near(known):
+    """It is 5 MB, and the question stands above the plots."""
+    [library] = [attrs["data-library"] for _, attrs in of_source().all("script") if "data-library" in attrs]
+    assert library.startswith("/airflow/sync-confidence/static/plotly.min.js?v=")
+    assert not [attrs for _, attrs in of_source().all("script") if "plotly" in attrs.get("src", "")]
 
 
 def test_each_plot_has_a_table_that_says_the_same(known):

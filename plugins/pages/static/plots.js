@@ -1,5 +1,7 @@
 // Draws each figure.plot from the points beside it; the table below it says the same in text.
 (() => {
+  const { library } = document.currentScript.dataset;
+
   const VERDICTS = {
     pass: { name: "pass", symbol: "circle", colour: "--pass" },
     warn: { name: "warn", symbol: "triangle-up", colour: "--warn" },
@@ -101,7 +103,17 @@
     }
   }
 
-  draw();
-  document.addEventListener("themechange", draw);
-  document.querySelector("details.others")?.addEventListener("toggle", draw);
+  function begin() {
+    draw();
+    document.addEventListener("themechange", draw);
+    document.querySelector("details.others")?.addEventListener("toggle", draw);
+  }
+
+  // The library is large, and a question stands above the plots: it is loaded when they come near.
+  const near = new IntersectionObserver((seen) => {
+    if (!seen.some((each) => each.isIntersecting)) return;
+    near.disconnect();
+    document.head.append(Object.assign(document.createElement("script"), { src: library, onload: begin }));
+  }, { rootMargin: "600px" });
+  for (const plots of document.querySelectorAll(".plots")) near.observe(plots);
 })();
