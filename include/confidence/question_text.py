@@ -29,21 +29,27 @@ def plain(question: Question) -> list[str]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The Markdown of a question in parts: what comes before the answers, what each would do by its name, the rest."""
+    """The Markdown of a question in parts: what comes before the answers, what each would do by its name, the rest.
+
+    `earlier`: how the question before was answered, which is a part of `before`; empty if that is not told.
+    """
 
     before: str
     answers: Mapping[str, str]
     after: str
+    earlier: str = ""
 
 
 def parts(text: str) -> Parts:
     """Return the parts of a question's Markdown."""
     before, _, rest = text.partition(f"{ANSWERS}\n")
     found = [(ANSWER.fullmatch(line), line) for line in rest.splitlines()]
+    _, *earlier = before.partition("\n### ")[0].strip().split("\n\n")
     return Parts(
         before,
         {match["option"]: match["consequence"] for match, _ in found if match},
         "\n".join(line for match, line in found if not match),
+        "\n\n".join(earlier) if found else "",
     )
 
 

@@ -35,7 +35,8 @@ class Form:
     """The question of a run, with all that its form needs.
 
     - `attempt`: the id of the attempt that asks
-    - `text`, `note`: what comes before the choices, and after them
+    - `text`, `note`: what comes before the choices, and after them; `earlier`: of the text, how the question before was
+      answered
     - `plans`: by entity, the plan that a repair would apply; the form offers to leave some out if there are several
     - `answer`: None while it waits for one; `taken`: the run has acted on it
     """
@@ -45,6 +46,7 @@ class Form:
     text: Markup
     choices: tuple[Choice, ...]
     note: Markup
+    earlier: Markup
     plans: dict[str, Plan]
     answer: Answer | None
     taken: bool
@@ -78,6 +80,7 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
             for option in found.options
         ),
         note=Markup(MARKDOWN.render(parts.after)),
+        earlier=Markup(MARKDOWN.render(parts.earlier)),
         plans=dict(sorted(planned.items())),
         answer=found.answer,
         taken=_is_taken(kept, found.answer),

@@ -303,5 +303,11 @@ def test_parts_of_a_question_are_its_lines(conn):
     assert text == f"{found.before}### The answers\n" + "\n".join(lines) + f"\n{found.after}"
 
 
+def test_parts_of_a_question_have_what_was_answered_before(conn):
+    text = question_text.markdown(replace(asked(conn, FAR), earlier="The question of then was answered."))
+    assert question_text.parts(text).earlier == "The question of then was answered."
+    assert question_text.parts(question_text.markdown(ask(conn))).earlier == ""
+
+
 def test_a_text_without_answers_is_all_before_them():
     assert question_text.parts("What now?\n- **bold**") == question_text.Parts("What now?\n- **bold**", {}, "")

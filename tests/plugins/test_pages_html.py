@@ -709,6 +709,15 @@ def test_question_that_was_answered_says_by_whom_and_how(known, answer, told):
     assert not page.all("form")
 
 
+def test_answer_before_the_last_one_stands_outside_of_the_folded_question(known):
+    asking(known, "line_items")
+    known["question_of"] = replace(QUESTION, answer=Answer("Keep stopped", "Ada", AT, "", ()))
+    before = "The question of then was answered by Bob."
+    known["kept"] = replace(KEPT, text=TEXT.replace("\n\n### line_items", f"\n\n{before}\n\n### line_items"))
+    text = of_run().text
+    assert text.index("Answered by Ada") < text.index(before) < text.index("The question as it was asked")
+
+
 def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
     known["overview"] = [replace(HELD, airflow=replace(DETAIL.airflow, running=RUN))]
     known["detail"] = known["overview"][0]
