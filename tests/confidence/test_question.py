@@ -204,7 +204,7 @@ def test_what_is_worse_for_the_first_time_is_no_streak(conn):
 
 
 def test_a_figure_that_only_warns_is_told_without_what_another_night_would_do(conn):
-    once = f"{METRIC} is 40, above its limit 25 (baseline 0): worse once, a second time in a row holds the writer"
+    once = f"{METRIC} is 40, above its limit 25 (baseline 0): worse once, a second time in a row would alone hold"
     share = Gate("plan.delete", None, 20.0, 28, Verdict.HOLD, "the repair would delete 28 of 40 live rows")
     found = asked(conn, replace(FAR, verdict=Verdict.WARN, reason=once), share)
     assert [sentence.partition(" (")[0] for sentence in found.held[0].sentences[-1:]] == [
