@@ -65,7 +65,9 @@ def take(page: Page, url: str, source: str, folder: Path) -> None:
     page.screenshot(path=folder / "phone.png")
     page.set_viewport_size({"width": 1200, "height": 800})
     page.goto(f"{url}{HOME}/sources/{source}")
+    pages(page).locator("figure.plot").first.scroll_into_view_if_needed()
     pages(page).locator("figure.plot .main-svg").first.wait_for()
+    pages(page).get_by_role("heading").first.scroll_into_view_if_needed()
     _shoot(page, folder / "source.png", 1300)
     runs = pages(page).get_by_role("region", name="Last runs").get_by_role("link")
     run = runs.first.get_attribute("href").rpartition("/runs/")[2]

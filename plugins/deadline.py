@@ -29,6 +29,8 @@ def stopped_too_long(source: str) -> DeadlineAlert:
         reference=DeadlineReference.DAGRUN_LOGICAL_DATE,
         interval=timedelta(hours=hours) + MARGIN,
         callback=SyncCallback(tell_long_stop, kwargs={"source": source, "hours": hours}),
+        # Airflow shows it beside "Must complete within ..." on the page of a run, which may wait longer for an answer.
+        name="after that a message says so if the writer still stands; the run goes on",
     )
 
 

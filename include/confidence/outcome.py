@@ -66,6 +66,22 @@ class Repair:
         """How many planned changes it did not make."""
         return sum(count.superseded + count.failed for count in self.counts.values())
 
+    @property
+    def written(self) -> int:
+        """How many rows it inserted, updated or deleted."""
+        return sum(count.inserted + count.updated + count.deleted for count in self.counts.values())
+
+    @property
+    def still_open(self) -> Mapping[str, int]:
+        """By entity, the planned changes that verify found to be open after it; empty before."""
+        return {check["entity"]: check["after"] for check in self.checks if check["figure"] == OPEN_CHANGES}
+
+    @property
+    def worse(self) -> list[str]:
+        """The figures that verify found to be worse than before it."""
+        margins = [(check, check["before"] + check.get("margin", 0)) for check in self.checks]
+        return [f"{check['entity']}.{check['figure']}" for check, most in margins if check["after"] > most]
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -74,7 +90,8 @@ class Evidence:
     - `writer`: as it is now
     - `entities`: all that the source has
     - `scans`: the newest of each entity; `repairs`: newest first
-    - `decision`: made about the source's holds since the scans, by `decided_by`; None if none was
+    - `decision`: made about the source's holds since the scans, by `decided_by`, with the `reason` if one was given;
+      None if none was
     - `unproven`: how many rows of the source are unproven
     - `put_off`: {entity: why} of those that the run has left to a later night; none of them is among the `scans`
     """
@@ -88,6 +105,8 @@ class Evidence:
     decided_by: str | None = None
     unproven: int = 0
     put_off: Mapping[str, str] = field(default_factory=dict)
+    decided_at: datetime | None = None
+    reason: str | None = None
 
     @property
     def verdict(self) -> Verdict | None:
@@ -118,6 +137,25 @@ class Evidence:
         scanned_at = min((scan.scanned_at for scan in self.scans), default=None)
         found = [repair for repair in self.repairs if scanned_at is None or repair.started_at > scanned_at]
         return found[0] if found else None
+
+    @property
+    def pending(self) -> bool:
+        """Whether its plans still wait for a decision or for the repair."""
+        holds_writer = self.writer.stopped and self.writer.run == self.run
+        return holds_writer and self.repair is None and self.decision in (None, "repair")
+
+    @property
+    def left_open(self) -> dict[str, int]:
+        """By entity, how many planned changes nobody has made, and neither will; empty while it is pending."""
+        if self.pending:
+            return {}
+        repair = self.repair if self.repair and not self.repair.undone else None
+        still_open = repair.still_open if repair else {}
+        left = {
+            scan.entity: scan.planned if scan.left_out or not repair else still_open.get(scan.entity, 0)
+            for scan in self.scans
+        }
+        return {entity: count for entity, count in left.items() if count}
 
 
 @dataclass(frozen=True)
@@ -173,7 +211,7 @@ def _not_repaired(evidence: Evidence) -> str:
         return f"a person has left out the plan of {', '.join(left_out)}"
     if repair.left:
         return f"{repair.left} planned changes were left alone"
-    still_open = {check["entity"]: check["after"] for check in repair.checks if check["figure"] == OPEN_CHANGES}
+    still_open = repair.still_open
     unverified = [scan.entity for scan in evidence.scans if scan.planned and scan.entity not in still_open]
     if unverified:
         return f"the repair was not verified ({', '.join(unverified)})"

@@ -53,7 +53,7 @@ class Question:
 
     - `behind`: how far the copy is behind its source, None if it is not known
     - `plans`: the scans of the run that have planned changes, each with the address of its plan
-    - `hours`: after so long without an answer the writer stays stopped and the run fails
+    - `until`: without an answer by then the writer stays stopped and the run fails
     - `earlier`: how the question before this one was answered, in a sentence; empty if that is long ago
     """
 
@@ -61,7 +61,7 @@ class Question:
     behind: timedelta | None
     held: tuple[Held, ...]
     plans: tuple[tuple[Scan, str], ...]
-    hours: float
+    until: datetime
     after_repair: str
     earlier: str = ""
 
@@ -79,7 +79,7 @@ def read(
     texts: Mapping[str, str],
     after_repair: str,
     plan_link: Callable[[str], str],
-    hours: float,
+    until: datetime,
 ) -> Question:
     """Return the question about these holds.
 
@@ -97,7 +97,7 @@ def read(
         behind,
         tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
         tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
-        hours,
+        until,
         after_repair,
         _earlier(conn, writer, holds),
     )
@@ -116,7 +116,7 @@ def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
     option = next(words for words, decision in OPTIONS.items() if decision == found.decision)
     without = f", without {', '.join(found.left_out)}" if found.left_out else ""
     # As code, so that nothing in it is Markdown.
-    reason = f" Reason: `{' '.join(found.reason.replace('`', chr(39)).split())}`." if found.reason else ""
+    reason = f" Reason: `{' '.join(found.reason.replace('`', chr(39)).split()).rstrip('.')}`." if found.reason else ""
     repair = run_evidence.read(conn, writer.source, found.run, ()).repair
     done = f" That repair is sync {repair.sync_id} ({repair.state})." if repair and found.decision == "repair" else ""
     return (

@@ -29,21 +29,27 @@ def plain(question: Question) -> list[str]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The Markdown of a question in parts: what comes before the answers, what each would do by its name, the rest."""
+    """The Markdown of a question in parts: what comes before the answers, what each would do by its name, the rest.
+
+    `earlier`: how the question before was answered, which is a part of `before`; empty if that is not told.
+    """
 
     before: str
     answers: Mapping[str, str]
     after: str
+    earlier: str = ""
 
 
 def parts(text: str) -> Parts:
     """Return the parts of a question's Markdown."""
     before, _, rest = text.partition(f"{ANSWERS}\n")
     found = [(ANSWER.fullmatch(line), line) for line in rest.splitlines()]
+    _, *earlier = before.partition("\n### ")[0].strip().split("\n\n")
     return Parts(
         before,
         {match["option"]: match["consequence"] for match, _ in found if match},
         "\n".join(line for match, line in found if not match),
+        "\n\n".join(earlier) if found else "",
     )
 
 
@@ -73,8 +79,8 @@ def _situation(question: Question) -> str:
         behind = f" When this was asked, the copy was {_duration(question.behind)} behind its source."
     return (
         f"Nothing has been synced to the copy of `{writer.source}` since {time_text(writer.since)}, and nothing will be"
-        f" until you answer.{behind} Unanswered for {question.hours:g} hours, the writer stays stopped and this run"
-        " fails."
+        f" until you answer.{behind} Unanswered until {time_text(question.until)}, the writer stays stopped and this"
+        " run fails."
     )
 
 
@@ -94,10 +100,10 @@ def _answers(question: Question) -> Iterator[str]:
     """Yield what each answer would do."""
     changes = sum(scan.plan.rows for scan, _ in question.plans)
     are_made = "the change above is made" if changes == 1 else f"the {changes:,} changes above are made"
+    are_made += ", without those of entities that you leave out" if len(question.planned) > 1 else ""
     leave_out = (
-        " You may leave out entities: those are not repaired, and their figures become the new baseline. There is one"
-        " writer, so it runs again for them too: to keep it stopped for one, choose *Keep stopped*. While their repair"
-        " is above its limit, the next run asks about them."
+        " You may leave out entities: these stay as with *Resume without repair*. There is one writer, so it runs again"
+        " for them too: to keep it stopped for one, choose *Keep stopped*."
     )
     again = (
         "but the next run asks again while a repair is above its limit"

@@ -26,12 +26,12 @@ def read(conn: Connection, source: str, run: str, entities: Sequence[str]) -> Ev
     # A decision is about all of the run's scans, so one from before the last scan is about an earlier run's.
     params |= {"begun": max((scan.scanned_at for scan in scans), default=None)}
     with conn.cursor(row_factory=tuple_row) as cursor:
-        decision = cursor.execute(DECISION_OF_RUN, params).fetchone() or (None, None)
+        decision = cursor.execute(DECISION_OF_RUN, params).fetchone() or (None,) * 4
         (unproven,) = cursor.execute(
             "SELECT count(*) FROM confidence.unproven WHERE source = %(source)s", params
         ).fetchone()
     writer = fence.read(conn, source)
-    return Evidence(run, writer, tuple(entities), scans, repairs, *decision, unproven, put_off)
+    return Evidence(run, writer, tuple(entities), scans, repairs, *decision[:2], unproven, put_off, *decision[2:])
 
 
 def judged_worse(conn: Connection, source: str, run: str) -> list[str]:
@@ -101,7 +101,7 @@ ORDER BY l.sync_id DESC
 # The newest decision after this run's scans and before the first scan of a later run. It may be about a hold that an
 # earlier run has left.
 DECISION_OF_RUN = """
-SELECT decision, decided_by FROM confidence.forensic_run
+SELECT decision, decided_by, decided_at, decision_reason FROM confidence.forensic_run
 WHERE source = %(source)s AND decided_at > %(begun)s AND decided_at < coalesce(
   (SELECT min(scanned_at) FROM confidence.forensic_run
    WHERE source = %(source)s AND run <> %(run)s AND scanned_at > %(begun)s),

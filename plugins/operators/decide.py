@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -75,7 +75,7 @@ class DecideOperator(HITLOperator):
 
     def execute(self, context: Any) -> Any:
         run = run_name(context)
-        hours = duration("decision_timeout_hours", TIMEOUT_HOURS, most=MOST_HOURS)
+        timeout = timedelta(hours=duration("decision_timeout_hours", TIMEOUT_HOURS, most=MOST_HOURS))
         with warehouse.connect(run) as conn, conn.transaction():
             writer = fence.require_stopped(conn, self.source, run)
             found = holds.open_holds(conn, self.source)
@@ -88,7 +88,7 @@ class DecideOperator(HITLOperator):
                 texts=source.metric_texts,
                 after_repair=source.after_repair,
                 plan_link=partial(notify.plan_link, self.source),
-                hours=hours,
+                until=datetime.now(UTC) + timeout,
             )
             self.body = question_text.markdown(asked)
             questions.keep(conn, self.source, run, [hold.scan_id for hold in found], self.body, asked.planned)
@@ -96,7 +96,7 @@ class DecideOperator(HITLOperator):
             raise AirflowSkipException("nothing holds the writer")
         self.subject = f"{self.source}: the writer is held ({context['run_id']}, attempt {context['ti'].try_number})"
         self.params = ParamsDict(_fields(asked.planned))
-        self.response_timeout = timedelta(hours=hours)
+        self.response_timeout = timeout
         require_deciders()
         self.assigned_users = [{"id": name, "name": name} for name in deciders() or ()]
         event = messages.of_hold(writer, question_text.plain(asked), run, notify.question_link(run))
@@ -146,8 +146,8 @@ def _fields(entities: Sequence[str]) -> dict[str, Param]:
     left_out = several(
         entities,
         "Leave these out",
-        "With “Repair, then resume”: entities that are not repaired. Their differences stay and count as accepted, as"
-        " with “Resume without repair”, and the writer runs again for them too.",
+        "With “Repair, then resume”: entities that stay as with “Resume without repair”. The writer runs again for them"
+        " too.",
     )
     reason = some_text("Reason", "Kept with your name and the time, for those who look at it later.")
     fields = {"leave_out": left_out, "reason": reason} if len(entities) > 1 else {"reason": reason}

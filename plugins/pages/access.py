@@ -30,6 +30,12 @@ def runbook(source: str) -> str:
     return f"{source}_reconcile"
 
 
+def source_of(dag_id: str) -> str | None:
+    """Return the source whose sync or runbook the DAG is, None for any other DAG."""
+    source, _, what = dag_id.rpartition("_")
+    return source if source in REGISTRY and what in ("sync", "reconcile") else None
+
+
 def readable(sources: Sequence[str], user: GetUserDep) -> tuple[str, ...]:
     """Return the sources that the user may see."""
     teams = DagModel.get_dag_id_to_team_name_mapping([runbook(source) for source in sources])

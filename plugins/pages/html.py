@@ -14,7 +14,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag, requires_
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, Response, StreamingResponse
 
-from include.confidence import planned_changes
+from include.confidence import planned_changes, run_evidence
 from include.confidence.policy import SEVERITY
 from include.confidence.queries.changes import list_changes
 from include.confidence.queries.field_census import list_field_changes, read_fields, total_fields
@@ -25,12 +25,21 @@ from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import list_scans
 from include.confidence.queries.syncs import list_syncs, read_sync, source_of_sync
 from include.confidence.queries.trends import MAX_DAYS, POINTS, list_parts, read_drift, read_series
-from include.sources import REGISTRY, get_source
+from include.sources import get_source
 from include.sources.installed import SETTING
 from include.sources.mirror.source import Mirror
 from include.warehouse.retention import days_kept
 from plugins.pages import history, months, plan, question, status, summaries, ways_out
-from plugins.pages.access import Decider, NotInstalled, Source, Sources, SyncId, refuse_left_out, refuse_nul
+from plugins.pages.access import (
+    Decider,
+    NotInstalled,
+    Source,
+    Sources,
+    SyncId,
+    refuse_left_out,
+    refuse_nul,
+    source_of,
+)
 from plugins.pages.airflow_state import ENDED, ROLLBACK, failed_runs, rollback_run, run_state
 from plugins.pages.html_route import HtmlRoute, message
 from plugins.pages.plan import PlannedScan
@@ -38,7 +47,7 @@ from plugins.pages.render import HEADERS, STATIC, page, run_ui
 from plugins.pages.warehouse import Warehouse
 
 # Seconds after which a browser reloads the overview, while a run is at work and otherwise; and the page of a rollback
-# at work, or of a run that is about to ask.
+# at work, or of a run that is about to ask or acts on an answer.
 SOON, LATER, AT_ONCE = 5, 30, 3
 # The newest scans and failed runs, from which the list of runs is made; and the changed rows shown on a page of a
 # source or run.
@@ -73,6 +82,7 @@ def overview(
 ) -> Response:
     """All sources at a glance."""
     standing = {found.source: found for found in status.overview(conn, session, sources)}
+    judged = {name: found.judged_run for name, found in standing.items() if found.judged_run}
     scanning = {name for name, found in standing.items() if summaries.is_scanning(found)}
     return page(
         request,
@@ -83,6 +93,7 @@ def overview(
             ((name, standing.get(name), name in scanning) for name in sources),
             key=lambda row: summaries.urgency(row[1]),
         ),
+        evidence={name: run_evidence.read(conn, name, run, ()) for name, run in judged.items()},
         ways_out=ways_out,
         summary=summaries.summed_up(list(standing.values())),
         kept=with_data(conn, left_out),
@@ -132,6 +143,9 @@ def of_source(
     parts = list_parts(conn, source)
     shown = summaries.chosen(parts, detail.scans, entity, scope)
     repair, asks = detail.last_repair, detail.airflow.decision
+    drifted = [scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())]
+    runs = {scan.run for scan in drifted} | ({detail.judged_run} if detail.judged_run else set())
+    of_runs = {run: run_evidence.read(conn, source, run, ()) for run in runs}
     return page(
         request,
         "source.html",
@@ -150,7 +164,9 @@ def of_source(
         runs=summaries.last_runs(
             list_scans(conn, source, limit=SCANS), failed_runs(session, f"{source}_reconcile", FAILED)
         ),
-        drifted=[scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())],
+        drifted=drifted,
+        of_runs=of_runs,
+        evidence=of_runs.get(detail.judged_run),
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
         syncs=list_syncs(conn, source, cursor=syncs),
@@ -353,13 +369,15 @@ def of_run(
         return message(
             request,
             "Nothing in the warehouse",
-            _nothing_left(dag_id, run, run_state(session, name)),
+            summaries.nothing_left(dag_id, run, run_state(session, name)),
             sources=sources,
             here=source_of(dag_id),
             link=(run_ui(name), "The run in Airflow"),
         )
     _require(found.source, sources)
     comes = question.comes(conn, session, found)
+    asked = None if comes else question.of_run(conn, session, name, found.scans)
+    acts = bool(asked and asked.answer) and run_state(session, name) in ("queued", "running")
     repair = next((row for row in found.syncs if row.kind == "repair"), None)
     return page(
         request,
@@ -368,27 +386,13 @@ def of_run(
         here=found.source,
         decider=decider,
         run=found,
-        asked=None if comes else question.of_run(conn, session, name, found.scans),
-        refresh=AT_ONCE if comes else None,
+        evidence=run_evidence.read(conn, found.source, name, ()),
+        asked=asked,
+        refresh=AT_ONCE if comes or acts else None,
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,
         changes=list_changes(conn, repair.sync_id, limit=CHANGES).items if repair else (),
     )
-
-
-def _nothing_left(dag_id: str, run: str, state: str | None) -> str:
-    """Return why the warehouse has nothing of a run that is in this state."""
-    if not source_of(dag_id):
-        return f"{dag_id} does no work that is recorded there."
-    if state in ENDED:
-        return f"The run {run} has ended ({state}) and left no scan and no sync there: its log in Airflow says why."
-    return f"The run {run} has left no scan and no sync there yet. It leaves them as it goes: reload this page."
-
-
-def source_of(dag_id: str) -> str | None:
-    """Return the source whose sync or runbook the DAG is, None for any other DAG."""
-    source, _, what = dag_id.rpartition("_")
-    return source if source in REGISTRY and what in ("sync", "reconcile") else None
 
 
 def _require(source: str, sources: Sequence[str]) -> None:

@@ -35,9 +35,10 @@ class Form:
     """The question of a run, with all that its form needs.
 
     - `attempt`: the id of the attempt that asks
-    - `text`, `note`: what comes before the choices, and after them
+    - `text`, `note`: what comes before the choices, and after them; `earlier`: of the text, how the question before was
+      answered
     - `plans`: by entity, the plan that a repair would apply; the form offers to leave some out if there are several
-    - `answer`: None while it waits for one
+    - `answer`: None while it waits for one; `taken`: the run has acted on it
     """
 
     run: str
@@ -45,8 +46,15 @@ class Form:
     text: Markup
     choices: tuple[Choice, ...]
     note: Markup
+    earlier: Markup
     plans: dict[str, Plan]
     answer: Answer | None
+    taken: bool
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """By entity, how many rows a repair would write."""
+        return {entity: plan.rows for entity, plan in self.plans.items()}
 
 
 def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) -> Form | None:
@@ -72,21 +80,28 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
             for option in found.options
         ),
         note=Markup(MARKDOWN.render(parts.after)),
+        earlier=Markup(MARKDOWN.render(parts.earlier)),
         plans=dict(sorted(planned.items())),
         answer=found.answer,
+        taken=_is_taken(kept, found.answer),
     )
 
 
 def comes(conn: Connection, session: Session, run: Run) -> bool:
     """Return whether the run is about to ask: it holds the writer, and its task `decide` has not begun to wait.
 
-    Airflow keeps the answer to an earlier question until then. It is acted on already, unless the warehouse lacks it.
+    Airflow keeps the answer to an earlier question until then. The run has acted on that already.
     """
     writer = fence.read(conn, run.source)
     if writer.run != run.run or not writer.hold_reason or not is_about_to_ask(session, run.run):
         return False
-    kept = questions.of_run(conn, run.run)
-    return question_of(session, run.run) is None or bool(kept and kept.decision)
+    found = question_of(session, run.run)
+    return found is None or _is_taken(questions.of_run(conn, run.run), found.answer)
+
+
+def _is_taken(kept: questions.Asked | None, answer: Answer | None) -> bool:
+    """Return whether the warehouse has this answer: what it has of an earlier one is older."""
+    return bool(answer and kept and kept.decided_at and kept.decided_at > answer.at)
 
 
 def _sentence(text: str) -> str:

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from math import floor, inf
@@ -16,14 +17,16 @@ from zlib import crc32
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from include.confidence.glossary import explain
-from include.confidence.holds import Decision
-from include.confidence.policy import Verdict
+from include.confidence.holds import NOBODY
+from include.confidence.policy import SEVERITY, Gate, Verdict
 from include.confidence.queries.nights import Night
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series, TotalDrift
+from include.confidence.question import OPTIONS
 from include.sources import get_source
 from plugins.deciders import needed
 from plugins.pages.history import row_query
@@ -66,6 +69,12 @@ def clock(at: datetime, precision: str = "seconds") -> str:
 def iso(at: datetime) -> str:
     """Format a time in UTC for machines."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@lru_cache(maxsize=4096)
+def moment(at: datetime | None) -> str:
+    """Return an element with a time in UTC. The plots of a page have the same times, each many times."""
+    return Markup('<time datetime="{}">{}</time>').format(iso(at), clock(at)) if at else NONE
 
 
 def ago(at: datetime, now: datetime) -> str:
@@ -114,6 +123,16 @@ def nights_said(nights: Sequence[Night]) -> str:
     """Return in words how many nights ended how."""
     counts = Counter(night.kind for night in nights)
     return ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+
+
+def newest(scans: Sequence[Scan], entity: str) -> Scan | None:
+    """Return the newest of these scans that is of the entity, of whatever scope; None if there is none."""
+    return max((scan for scan in scans if scan.entity == entity), key=lambda scan: scan.scanned_at, default=None)
+
+
+def worst_first(gates: Sequence[Gate]) -> list[Gate]:
+    """Return the gates in the order in which a question names their figures."""
+    return sorted(gates, key=lambda gate: SEVERITY[gate.verdict], reverse=True)
 
 
 def number(figure: float | None) -> str:
@@ -168,10 +187,9 @@ def changed_rows(row: SyncRow) -> bool:
     return row.state == "failed" or any((row.counts.inserted, row.counts.updated, row.counts.deleted))
 
 
-def decided(decision: str) -> str:
-    """Return in words what a person has decided about a hold."""
-    words = {Decision.KEEP: "kept stopped", Decision.RESUME: "resumed without repair", Decision.REPAIR: "repaired"}
-    return words[Decision(decision)]
+def option(decision: str) -> str:
+    """Return the option of the question that stands for a decision about a hold."""
+    return next(words for words, of in OPTIONS.items() if of == decision)
 
 
 def undoable(row: SyncRow) -> bool:
@@ -238,14 +256,14 @@ def _environment() -> Environment:
     loader = FileSystemLoader(FOLDER / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
-    words = (*words, changed_rows, decided, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
-    words = (*words, roughly, undoable, values)
+    words = (*words, changed_rows, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
+    words = (*words, moment, newest, option, roughly, undoable, values, worst_first)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.
     files = b"".join(path.read_bytes() for path in STATIC.values() if path is not PLOTLY)
     made.globals |= {"version": f"{crc32(files):x}", "plotly": version("plotly")}
-    made.globals |= {"needed": needed, "row_query": row_query}
+    made.globals |= {"needed": needed, "nobody": NOBODY, "row_query": row_query}
     return made
 
 

@@ -128,22 +128,22 @@ def detail(conn: Connection, session: Session, source: str) -> SourceDetail | No
     repairs = list_syncs(conn, source, kind="repair", limit=1).items
     return SourceDetail(
         **vars(found[0]),
-        health=health_figures(conn, source),
+        health=health_figures(conn, source, found[0].proofs),
         unproven_rows=tuple(oldest(conn, source, MAX_PAGE)),
         scans=tuple(latest_scans(conn, source)),
         last_repair=repairs[0] if repairs else None,
     )
 
 
-def health_figures(conn: Connection, source: str) -> HealthFigures | None:
-    """Return the source's health with its alerts, None before the first sync."""
+def health_figures(conn: Connection, source: str, known: Sequence[Proof] | None = None) -> HealthFigures | None:
+    """Return the source's health with its alerts, None before the first sync. `known`: its proofs, if read already."""
     figures = health.read(conn, source)
     if figures is None:
         return None
     limits = get_source(source).health
     alerts = [
         *health.assess(figures, limits),
-        *health.assess_proofs(source, _proofs(conn, source), limits, datetime.now(UTC)),
+        *health.assess_proofs(source, known or _proofs(conn, source), limits, datetime.now(UTC)),
     ]
     return HealthFigures(
         seconds=figures.seconds,

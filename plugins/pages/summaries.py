@@ -10,7 +10,8 @@ from include.confidence.queries import paging
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.trends import EntityScope, Series
 from include.confidence.summary import Plan
-from plugins.pages.airflow_state import FailedRun
+from plugins.pages.access import source_of
+from plugins.pages.airflow_state import ENDED, FailedRun
 from plugins.pages.status import SourceStatus
 
 
@@ -122,3 +123,12 @@ def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
         decided_by=decided.decided_by,
         decided_at=decided.decided_at,
     )
+
+
+def nothing_left(dag_id: str, run: str, state: str | None) -> str:
+    """Return why the warehouse has nothing of a run that is in this state."""
+    if not source_of(dag_id):
+        return f"{dag_id} does no work that is recorded there."
+    if state in ENDED:
+        return f"The run {run} has ended ({state}) and left no scan and no sync there: its log in Airflow says why."
+    return f"The run {run} has left no scan and no sync there yet. It leaves them as it goes: reload this page."

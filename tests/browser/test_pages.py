@@ -79,8 +79,9 @@ def test_source_page_draws_its_plots_in_light_and_dark(held, watched):
         watched.goto(f"{platform.airflow.url}{HOME}/sources/{SOURCE}")
         page = pages(watched)
         plots = page.locator("figure.plot").filter(visible=True)
+        plots.first.scroll_into_view_if_needed()
         expect(plots.locator(".main-svg").first).to_be_visible()
-        assert plots.count() == plots.locator(".drawing.js-plotly-plot").count() > 0
+        expect(plots.locator(".drawing.js-plotly-plot")).to_have_count(plots.count())
         expect(page.get_by_role("heading", name="The last repair, before and after")).to_be_visible()
         # The plot's alternative opens by the keyboard.
         plots.first.locator("summary").press("Enter")
@@ -207,11 +208,15 @@ def test_hold_is_followed_from_the_overview_to_its_answer(held, watched):
     button = question.get_by_role("button")
     expect(button).to_have_text("Keep stopped")
     question.get_by_text("Repair, then resume", exact=True).click()
+    button.click()
+    expect(question.get_by_role("alert")).to_contain_text("Tick what is to be repaired")
+    for box in question.get_by_role("checkbox").all():
+        box.check()
     question.get_by_label("Repair payments").uncheck()
     question.get_by_label("Reason").fill("the shop has cleaned up")
     expect(button).to_have_text("Repair, then resume")
     button.click()
-    expect(button).to_have_text("Yes: Repair, then resume")
+    expect(button).to_have_text(re.compile(r"^Yes: write \d+ rows? \(.+\); leave payments$"))
     watched.wait_for_timeout(DOUBLE_CLICK_MS)
     button.click()
     expect(question).to_contain_text("Answered by admin")

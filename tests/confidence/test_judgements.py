@@ -33,7 +33,8 @@ def test_a_judgement_is_written_beside_its_evidence(conn):
     (row,) = rows(conn)
     assert (row["verdict"], row["worse"], row["baseline"]) == ("warn", [METRIC], {METRIC: 100})
     assert row["reasons"] == [
-        f"{METRIC} is 500, above its limit 125 (baseline 100): worse once, a second time in a row holds the writer"
+        f"{METRIC} is 500, above its limit 125 (baseline 100): worse once, a second time in a row would alone"
+        " hold the writer"
     ]
 
 

@@ -256,3 +256,22 @@ class TestEvidence:
                 [source, entity],
             )
         assert self.found(conn).unproven == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        # Nobody has decided yet, or the repair comes next.
+        (evidence(planned=3, writer=STOPPED), {}),
+        (evidence(planned=3, writer=STOPPED, decision="repair"), {}),
+        (evidence(planned=3, writer=STOPPED, decision="keep"), {"lines": 3}),
+        (evidence(planned=3), {"lines": 3}),
+        (evidence(repaired(), planned=3), {}),
+        (evidence(repaired("running", verified=False), planned=3), {}),
+        (evidence(repaired(undone=True), planned=3), {"lines": 3}),
+        (evidence(repaired(), planned=3, left_out=True), {"lines": 3}),
+        (evidence(repaired(still_open=2), planned=3), {"lines": 2}),
+    ],
+)
+def test_what_is_left_open(found, left):
+    assert found.left_open == left

@@ -36,7 +36,7 @@ def ask(conn) -> question.Question:
         texts=TEXTS,
         after_repair="Don't repair if it is wrong.",
         plan_link=lambda evidence: f"http://a/{evidence}",
-        hours=20,
+        until=datetime(2026, 3, 1, 23, 0, tzinfo=UTC),
     )
 
 
@@ -82,7 +82,8 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     # To leave out the only one is to resume without repair.
     assert "leave out" not in question_text.markdown(found)
     text = question_text.markdown(replace(found, plans=found.plans * 2))
-    assert "You may leave out entities" in text
+    assert "without those of entities that you leave out" in text
+    assert "You may leave out entities: these stay as with *Resume without repair*." in text
     assert "to keep it stopped for one, choose *Keep stopped*" in text
 
 
@@ -173,6 +174,10 @@ def test_message_is_shortened_and_the_page_is_not(conn):
     assert question_text.markdown(long).count("### line_items") == 30
 
 
+def test_says_until_when_it_waits(conn):
+    assert "Unanswered until 2026-03-01 23:00 UTC, the writer stays" in question_text.markdown(asked(conn, FAR))
+
+
 def test_says_since_when_it_has_been_so(conn):
     bad = Judgement(Verdict.WARN, (METRIC,), ("too many",), ())
     good = Judgement(Verdict.PASS, (), (), ())
@@ -199,7 +204,7 @@ def test_what_is_worse_for_the_first_time_is_no_streak(conn):
 
 
 def test_a_figure_that_only_warns_is_told_without_what_another_night_would_do(conn):
-    once = f"{METRIC} is 40, above its limit 25 (baseline 0): worse once, a second time in a row holds the writer"
+    once = f"{METRIC} is 40, above its limit 25 (baseline 0): worse once, a second time in a row would alone hold"
     share = Gate("plan.delete", None, 20.0, 28, Verdict.HOLD, "the repair would delete 28 of 40 live rows")
     found = asked(conn, replace(FAR, verdict=Verdict.WARN, reason=once), share)
     assert [sentence.partition(" (")[0] for sentence in found.held[0].sentences[-1:]] == [
@@ -276,7 +281,7 @@ def test_a_run_that_waited_says_how_the_question_before_was_answered(conn):
 def test_who_is_asked_again_about_the_same_scans_reads_so(conn):
     asked(conn, FAR)
     assert ask(conn).earlier == ""
-    put_and_answered(conn, "keep", reason="first I look at the shop")
+    put_and_answered(conn, "keep", reason="first I look at the shop.")
     line = earlier(conn)
     assert "by Ada" in line
     assert "**Keep stopped**. Reason: `first I look at the shop`." in line
@@ -296,6 +301,12 @@ def test_parts_of_a_question_are_its_lines(conn):
     assert found.after.strip().startswith("If another run of the runbook waits behind this one")
     lines = [f"- **{option}**: {consequence}" for option, consequence in found.answers.items()]
     assert text == f"{found.before}### The answers\n" + "\n".join(lines) + f"\n{found.after}"
+
+
+def test_parts_of_a_question_have_what_was_answered_before(conn):
+    text = question_text.markdown(replace(asked(conn, FAR), earlier="The question of then was answered."))
+    assert question_text.parts(text).earlier == "The question of then was answered."
+    assert question_text.parts(question_text.markdown(ask(conn))).earlier == ""
 
 
 def test_a_text_without_answers_is_all_before_them():

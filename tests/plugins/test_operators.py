@@ -602,7 +602,7 @@ class TestOneEntityHeld:
         before = conn.execute(live).fetchone()
         with pytest.raises(TaskAwaitingInput):
             execute(run, "decide")
-        found = answer(run, "Repair, then resume", leave_out=[name])
+        found = answer(run, "Repair, then resume", leave_out=[name], reason="it has closed")
         assert found == {"decision": "repair", "by": "Ada", "left_out": [name]}
         decided = conn.execute("SELECT entity, decision FROM confidence.forensic_run WHERE decision IS NOT NULL")
         assert decided.fetchall() == [(name, "repair")]
@@ -615,6 +615,7 @@ class TestOneEntityHeld:
         evidence = run_evidence.read(conn, SOURCE, run.name, entities())
         assert outcome.gap(evidence, dry_run=False) is None
         assert outcome.not_confirmed(evidence) == f"a person has left out the plan of {name}"
+        assert (evidence.left_open, evidence.reason) == ({name: 1}, "it has closed")
 
     def test_what_was_left_out_stays_so_when_the_scans_are_made_anew(self, held, conn, asked):
         """A later step fails, and its message says to clear scan: nobody has allowed the plan meanwhile."""

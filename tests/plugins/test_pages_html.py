@@ -18,7 +18,8 @@ from fastapi.testclient import TestClient
 
 from include.confidence.account import Account
 from include.confidence.findings import OpenFinding
-from include.confidence.outcome import Repair
+from include.confidence.holds import NOBODY
+from include.confidence.outcome import Evidence, LatestScan, Repair
 from include.confidence.policy import Gate, Verdict
 from include.confidence.proofs import PutOff
 from include.confidence.queries.changes import Change, Difference
@@ -259,6 +260,19 @@ QUESTION = Question(ATTEMPT, "What Airflow still says", ("Keep stopped", "Repair
 KEPT = Asked(RUN, AT, TEXT, ("customers", "line_items"), None, None, None, None, ())
 PENDING = Aftermath(True, None, None, None, None, None)
 DONE = Repair(12, "success", AT, {}, None, (), False)
+LINES = LatestScan("line_items", "all", 3, AT, True, Verdict.HOLD, 42, 1234, 1230)
+EVIDENCE = Evidence(RUN, DETAIL.writer, (), (LINES, replace(LINES, entity="tickets", planned=200, left_out=True)))
+CHECKS = ({"entity": "line_items", "figure": "planned_changes_open", "before": 0, "after": 0, "margin": 0},)
+AT_WORK = replace(DONE, state="running", started_at=AT + timedelta(minutes=9))
+VERIFIED = replace(AT_WORK, state="success", counts={"line_items": Counts(updated=42)}, verified_at=AT, checks=CHECKS)
+REPAIRED = replace(
+    EVIDENCE,
+    repairs=(VERIFIED,),
+    decision="repair",
+    decided_by="Ada",
+    decided_at=AT,
+    reason="the shop moved",
+)
 READING = Reading("line_items", 12, 40, 1100, AT, AT)
 SCANNING = replace(
     DETAIL,
@@ -357,7 +371,8 @@ class Document(HTMLParser):
         ids = [attrs["id"] for _, attrs in self.elements if "id" in attrs]
         assert len(ids) == len(set(ids))
         labelled = {attrs["for"] for _, attrs in self.all("label")}
-        assert {attrs["id"] for _, attrs in self.all("input") if attrs.get("type") != "hidden"} == labelled
+        asked = self.all("input", "textarea")
+        assert {attrs["id"] for _, attrs in asked if attrs.get("type") != "hidden"} == labelled
         # Only our own files run: nothing inline but data.
         for _, attrs in self.all("script"):
             assert attrs.get("src", "").startswith("/airflow/sync-confidence/static/") or attrs["type"] == (
@@ -390,6 +405,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "comes": False,
         "kept": KEPT,
         "aftermath": PENDING,
+        "evidence": replace(EVIDENCE, scans=()),
         "failed_runs": [],
         "with_data": (),
         "of_sources": [MONTH],
@@ -410,6 +426,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(html.months, "of_sources", lambda *_: says["of_sources"])
     monkeypatch.setattr(html.history, "of_row", lambda *_: says["of_row"])
     monkeypatch.setattr(html.plan, "aftermath", lambda *_: says["aftermath"])
+    monkeypatch.setattr(html.run_evidence, "read", lambda *_: says["evidence"])
     for name in ("question_of", "comes"):
         monkeypatch.setattr(html.question, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.question.questions, "of_run", lambda *_: says["kept"])
@@ -503,6 +520,8 @@ def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, p
     )
     assert form["data-attempt"] == ATTEMPT
     assert form["data-answered"] == f"/airflow/sync-confidence/dags/{RECONCILE}/runs/{run}"
+    assert json.loads(form["data-plans"]) == {"customers": 42, "line_items": 42}
+    assert [attrs["name"] for _, attrs in page.all("textarea")] == ["reason"]
     fields = {(attrs["name"], attrs.get("value")): attrs for _, attrs in page.all("input")}
     # The option that is taken if nobody answers is the one that is chosen already.
     assert "checked" in fields["option", "Keep stopped"]
@@ -510,14 +529,12 @@ def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, p
     assert "data-repairs" in fields["option", "Repair, then resume"]
     assert "data-repairs" not in fields["option", "Keep stopped"]
     assert {value for name, value in fields if name == "repair"} == {"customers", "line_items"}
-    assert all("checked" in attrs for (name, _), attrs in fields.items() if name == "repair")
+    # What is written, a person ticks.
+    assert not any("checked" in attrs for (name, _), attrs in fields.items() if name == "repair")
     # The text as it was kept, with what each answer would do beside it and not above.
     assert "Nothing is written until Ask me again." in page.text
     assert page.text.count("The 42 changes above are made.") == 1
-    assert (
-        "Repair customers40 to insert, 2 to update, 0 to delete. Without the tick, no row of customers is repaired: its"
-        " differences stay and count as accepted, and the writer runs again for it too." in page.text
-    )
+    assert "Repair customers40 to insert, 2 to update, 0 to delete.\n" in page.text
     assert "**" not in page.text
     assert "What Airflow still says" not in page.text
     assert "http://x/sync-confidence/plans/e1" in page.links()
@@ -551,27 +568,104 @@ def test_run_that_is_about_to_ask_says_so_until_it_asks(known):
     assert not [attrs for _, attrs in page.all("meta") if "http-equiv" in attrs]
 
 
+ANSWERED = replace(QUESTION, answer=Answer("Keep stopped", "Ada", AT, "", ()))
+
+
 @pytest.mark.parametrize(
-    ("writer", "soon", "found", "decision", "comes"),
+    ("writer", "soon", "found", "decided_at", "comes"),
     [
         ({}, True, None, None, True),
         # It was answered, and is asked anew.
-        ({}, True, QUESTION, "keep", True),
-        # It was answered just now.
-        ({}, True, QUESTION, None, False),
+        ({}, True, ANSWERED, AT + timedelta(seconds=9), True),
+        # It was answered just now, for the first time or once more.
+        ({}, True, ANSWERED, None, False),
+        ({}, True, ANSWERED, AT - timedelta(minutes=9), False),
         ({}, False, None, None, False),
         ({"hold_reason": None}, True, None, None, False),
         ({"run": "another"}, True, None, None, False),
     ],
 )
-def test_when_a_run_is_about_to_ask(monkeypatch, writer, soon, found, decision, comes):
+def test_when_a_run_is_about_to_ask(monkeypatch, writer, soon, found, decided_at, comes):
     held = replace(HELD.writer, **{"run": RUN} | writer)
     monkeypatch.setattr(question.fence, "read", lambda *_: held)
     monkeypatch.setattr(question, "is_about_to_ask", lambda *_: soon)
     monkeypatch.setattr(question, "question_of", lambda *_: found)
-    monkeypatch.setattr(question.questions, "of_run", lambda *_: replace(KEPT, decision=decision))
+    kept = replace(KEPT, decision=decided_at and "keep", decided_at=decided_at)
+    monkeypatch.setattr(question.questions, "of_run", lambda *_: kept)
     run = Run(RUN, SOURCE, Verdict.HOLD, (SCAN,), SCAN.plan, 1234, 1230, (DOUBT,), ROW.counts, (ROW,), {}, 754.0)
     assert question.comes(None, None, run) == comes
+
+
+@pytest.mark.parametrize(
+    ("decided_at", "repairs", "told"),
+    [
+        (None, (), "The run takes up the answer now."),
+        (AT + timedelta(seconds=9), (), "The repair begins next."),
+        (AT + timedelta(seconds=9), (AT_WORK,), "The repair is under way (sync 12)."),
+    ],
+)
+def test_run_that_acts_on_an_answer_says_how_far_it_is(known, decided_at, repairs, told):
+    asking(known, "line_items")
+    known["question_of"] = replace(QUESTION, answer=Answer("Repair, then resume", "Ada", AT, "", ()))
+    known["kept"] = replace(KEPT, decided_at=decided_at)
+    stopped = Writer(SOURCE, "stopped", 3, RUN, AT, None)
+    known["evidence"] = replace(REPAIRED, writer=stopped, repairs=repairs)
+    known["run_state"] = "running"
+    page = of_run()
+    assert told in page.text
+    assert "This page loads itself again every 3 seconds, until the run has ended." in page.text
+    assert [attrs for _, attrs in page.all("meta") if "http-equiv" in attrs]
+    known |= {"run_state": "success", "evidence": REPAIRED}
+    page = of_run()
+    assert "loads itself again" not in page.text
+    assert not [attrs for _, attrs in page.all("meta") if "http-equiv" in attrs]
+
+
+@pytest.mark.parametrize("page_of", [overview, of_source, of_run])
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "Repaired 42 rows (sync 12, verified). Left open: tickets 200."),
+        (
+            {"repairs": (replace(VERIFIED, verified_at=None, checks=()),)},
+            "Repaired 42 rows (sync 12, not verified). Left open: tickets 200.",
+        ),
+        (
+            {"repairs": (replace(VERIFIED, checks=({**CHECKS[0], "after": 3},)),)},
+            "worse after it: line_items.planned_changes_open). Left open: line_items 3, tickets 200.",
+        ),
+        (
+            {"repairs": (replace(VERIFIED, undone=True),)},
+            "The repair (sync 12) was rolled back. Left open: line_items 42, tickets 200.",
+        ),
+        ({"repairs": (), "decision": "resume"}, "Left open: line_items 42, tickets 200."),
+        ({"repairs": (), "decision": None}, "Left open: line_items 42, tickets 200."),
+    ],
+)
+def test_what_was_repaired_and_what_is_left_open(known, page_of, changes, told):
+    known["evidence"] = replace(REPAIRED, **changes)
+    assert told in " ".join(page_of().text.split())
+
+
+def test_what_is_not_decided_is_not_left_open(known):
+    known["evidence"] = replace(EVIDENCE, writer=Writer(SOURCE, "stopped", 3, RUN, AT, "too much"))
+    for page in (overview(), of_source(), of_run()):
+        assert "Left open" not in page.text
+
+
+def test_what_drifted_says_what_became_of_it(known):
+    known["evidence"] = REPAIRED
+    known["detail"] = replace(DETAIL, scans=(SCAN, replace(SCAN, entity="tickets", left_out=True)))
+    text = " ".join(of_source().text.split())
+    assert "1,194 live rows looked at. Repaired by sync 12, verified." in text
+    assert "1,194 live rows looked at. Left open: 200, without a repair." in text
+
+
+def test_run_has_what_verify_found(known):
+    known["evidence"] = REPAIRED
+    text = " ".join(of_run().text.split())
+    assert "Verified 2026-03-08 03:00 UTC: none of 1 figures worse than before the repair" in text
+    assert "planned_changes_open" in text
 
 
 def test_one_plan_is_not_to_be_left_out(known):
@@ -615,6 +709,15 @@ def test_question_that_was_answered_says_by_whom_and_how(known, answer, told):
     assert not page.all("form")
 
 
+def test_answer_before_the_last_one_stands_outside_of_the_folded_question(known):
+    asking(known, "line_items")
+    known["question_of"] = replace(QUESTION, answer=Answer("Keep stopped", "Ada", AT, "", ()))
+    before = "The question of then was answered by Bob."
+    known["kept"] = replace(KEPT, text=TEXT.replace("\n\n### line_items", f"\n\n{before}\n\n### line_items"))
+    text = of_run().text
+    assert text.index("Answered by Ada") < text.index(before) < text.index("The question as it was asked")
+
+
 def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
     known["overview"] = [replace(HELD, airflow=replace(DETAIL.airflow, running=RUN))]
     known["detail"] = known["overview"][0]
@@ -631,6 +734,7 @@ def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
     assert form["data-ask"] == f"/airflow/api/v2/dags/{RECONCILE}/clearTaskInstances"
     assert form["data-run-id"] == "scheduled__2026-03-08T03:00:00+00:00"
     assert form["data-question"] == f"{run}#question".replace("/airflow", "/airflow/sync-confidence")
+    assert "nothing is scanned again, and nothing is written before you answer" in page.text
 
 
 def test_overview_shows_how_far_a_scan_is(known):
@@ -876,7 +980,7 @@ def test_without_data_a_source_says_what_to_start(known):
     assert "No scan yet" in page.text
     assert "Never synced" in page.text
     assert {f"/airflow/dags/{SOURCE}_sync", f"/airflow/dags/{RECONCILE}"} <= page.links().keys()
-    assert not [attrs for _, attrs in page.all("script") if "plotly" in attrs.get("src", "")]
+    assert not [attrs for _, attrs in page.all("script") if "data-library" in attrs]
 
 
 class TestProofs:
@@ -1007,6 +1111,13 @@ def test_fields_page_says_where_the_census_was_cut_and_what_nobody_knows_yet(kno
     assert "Nothing has changed in the fields" in page.text
     known["read_fields"] = []
     assert "Nothing is counted yet" in of_fields().text
+
+
+def test_plot_library_is_not_loaded_before_a_plot_comes_near(known):
+    """It is 5 MB, and the question stands above the plots."""
+    [library] = [attrs["data-library"] for _, attrs in of_source().all("script") if "data-library" in attrs]
+    assert library.startswith("/airflow/sync-confidence/static/plotly.min.js?v=")
+    assert not [attrs for _, attrs in of_source().all("script") if "plotly" in attrs.get("src", "")]
 
 
 def test_each_plot_has_a_table_that_says_the_same(known):
@@ -1202,6 +1313,25 @@ def test_data_of_a_source_that_is_left_out_is_told_in_one_line(known):
     assert not any("square" in href for href in page.links())
 
 
+def test_health_of_a_table_has_the_last_scan_of_whatever_part(known):
+    """Else the page says of the entity that is held that it was not judged."""
+    part = replace(SCAN, scope="30 days back", scanned_at=AT + timedelta(minutes=1), plan=Plan(0, 0, 391))
+    figures = TableFigures("line_items", 1234.0, 3, None, None)
+    nested = replace(figures, table="jobs")
+    health = replace(HEALTH, tables=(figures, nested))
+    known["detail"] = replace(DETAIL, scans=(replace(SCAN, verdict=Verdict.PASS), part), health=health)
+    text = " ".join(of_source().text.split())
+    assert "line_items20 min 34 s3391■hold30 days back" in text
+    assert re.search("jobs20 min 34 s3.not scanned by itself", text)
+
+
+def test_gates_stand_in_the_order_of_the_question(known):
+    gates = (Gate("gate_a", 0.0, 25.0, 0, Verdict.PASS, None), Gate("gate_b", 0.0, 25.0, 40, Verdict.HOLD, "too many"))
+    known["read_run"] = replace(known["read_run"], scans=(replace(SCAN, gates=gates),))
+    text = of_run().text
+    assert text.index("gate_b") < text.index("gate_a")
+
+
 def test_run_folds_what_is_fine(known):
     nothing = Plan(0, 0, 0)
     fine = [replace(SCAN, entity=name, verdict=Verdict.PASS, plan=nothing) for name in ("customers", "tickets")]
@@ -1312,14 +1442,31 @@ def test_run_that_left_nothing_says_so(known):
 
 
 @pytest.mark.parametrize(
-    ("decision", "words"),
-    [("keep", "kept stopped by Ada"), ("resume", "resumed without repair by Ada"), ("repair", "repaired by Ada")],
+    ("decision", "who", "words"),
+    [
+        ("keep", "Ada", "Ada chose Keep stopped, 2026-03-08 03:00 UTC. Reason: the shop moved"),
+        ("keep", NOBODY, "Nobody answered in time, 2026-03-08 03:00 UTC"),
+        ("resume", "Ada", "Ada chose Resume without repair, 2026-03-08 03:00 UTC"),
+        ("repair", "Ada", "Ada chose Repair, then resume, 2026-03-08 03:00 UTC"),
+    ],
 )
-def test_decision_stands_beside_the_verdict(known, decision, words):
-    known["detail"] = replace(DETAIL, decision=decision, decided_by="Ada")
-    known["overview"] = [known["detail"]]
+def test_who_has_decided_what_and_why_is_told(known, decision, who, words):
+    known["evidence"] = replace(REPAIRED, decision=decision, decided_by=who)
     assert words in overview().text
     assert words in of_source().text
+
+
+def test_hold_that_a_person_has_chosen_says_so(known):
+    known["detail"] = replace(HELD, airflow=DETAIL.airflow)
+    assert "nothing is synced until a person decides." in of_source().text
+    known["evidence"] = replace(REPAIRED, writer=HELD.writer, repairs=(), decision="keep")
+    page = of_source()
+    assert (
+        "nothing is synced until a person answers otherwise. Ada chose Keep stopped, 2026-03-08 03:00 UTC. Reason: the"
+        " shop moved." in page.text
+    )
+    assert page.text.count("Ada chose") == 1
+    assert "until a person decides" not in page.text
 
 
 def test_sync_without_a_change_is_not_offered_to_be_rolled_back(known):
@@ -1529,6 +1676,13 @@ def test_nothing_of_the_warehouse_is_markup(known):
     rolled = replace(ROLLED, run_id=HOSTILE, reason=HOSTILE, by=HOSTILE, undone=undone)
     known["rollback_run"] = rolled
     known["aftermath"] = Aftermath(False, None, None, "resume", HOSTILE, HOSTILE)
+    known["evidence"] = replace(
+        REPAIRED,
+        scans=(replace(LINES, entity=HOSTILE, left_out=True),),
+        repairs=(replace(VERIFIED, checks=({**CHECKS[0], "entity": HOSTILE, "figure": HOSTILE, "after": 3},)),),
+        decided_by=HOSTILE,
+        reason=HOSTILE,
+    )
     known["kept"] = replace(KEPT, text=f"{HOSTILE} [x](javascript:alert(3))\n\n![x](http://x/y.png)", planned=())
     hostile_answer = Answer(HOSTILE, HOSTILE, AT, HOSTILE, (HOSTILE,))
     known["question_of"] = replace(QUESTION, attempt=HOSTILE, options=(HOSTILE,), default=HOSTILE)

@@ -50,4 +50,4 @@ class Trend:
             return Verdict.HOLD, f"the hold of scan {before.scan_id} stays, {KEPT}"
         if self.metric in before.worse and not before.accepted:
             return Verdict.HOLD, f"worse in two consecutive runs, {KEPT}"
-        return Verdict.WARN, "worse once, a second time in a row holds the writer"
+        return Verdict.WARN, "worse once, a second time in a row would alone hold the writer"

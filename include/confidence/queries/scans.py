@@ -139,6 +139,8 @@ def gates_of(row: Mapping[str, Any]) -> tuple[Gate, ...]:
 
 def _combined(gates: Sequence[Gate]) -> Gate:
     """Return one gate for all gates of a figure: the worst verdict with its reasons, the lowest limit, any baseline."""
+    if len(gates) == 1:
+        return gates[0]
     worst = max(gates, key=lambda gate: (SEVERITY[gate.verdict], gate.verdict is not None))
     reasons = [gate.reason for gate in gates if gate.reason and gate.verdict == worst.verdict]
     return replace(

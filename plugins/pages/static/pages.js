@@ -121,14 +121,32 @@
     if (await send(form, ask, body, refusals)) window.location.assign(question);
   });
 
+  // By a form's ticks, the entities whose plans a repair writes and those that it leaves; with one plan there are none.
+  function chosen(form) {
+    const boxes = [...form.querySelectorAll("[name=repair]")];
+    const left = boxes.filter((box) => !box.checked).map((box) => box.value);
+    const plans = JSON.parse(form.dataset.plans);
+    return { plans, left, written: Object.keys(plans).filter((entity) => !left.includes(entity)) };
+  }
+
+  // What the second press of the button does.
+  function confirmation(form) {
+    const { plans, left, written } = chosen(form);
+    if (!form.querySelector("[data-repairs]")?.checked || !written.length) return `Yes: ${form.elements.option.value}`;
+    const rows = written.reduce((sum, entity) => sum + plans[entity], 0);
+    const leave = left.length ? `; leave ${new Intl.ListFormat("en").format(left)}` : "";
+    return `Yes: write ${rows.toLocaleString("en")} row${rows === 1 ? "" : "s"} (${written.join(", ")})${leave}`;
+  }
+
   // The button of an answer says what it does.
   const answering = document.querySelector("form[data-answer]");
   answering?.addEventListener("change", ({ target }) => {
-    if (target.name !== "option") return;
+    if (!["option", "repair"].includes(target.name)) return;
     const button = answering.querySelector("button");
     delete button.dataset.askedAt;
-    button.dataset.sure = `Yes: ${target.value}`;
-    button.textContent = target.value;
+    button.dataset.sure = confirmation(answering);
+    button.textContent = answering.elements.option.value;
+    answering.querySelector("[role=alert]").textContent = "";
   });
 
   // Why the question of the form can't be answered any more: empty if it can, or if Airflow does not say.
@@ -148,15 +166,19 @@
   // Airflow takes one answer. A second person is told of the first answer.
   answering?.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (!sure(answering)) return;
     const told = answering.querySelector("[role=alert]");
+    const repairs = answering.querySelector("[data-repairs]")?.checked;
+    const { left, written } = chosen(answering);
+    if (repairs && left.length && !written.length) {
+      told.textContent = "Tick what is to be repaired, or choose another answer.";
+      return;
+    }
+    if (!sure(answering)) return;
     told.textContent = await overtaken(answering);
     if (told.textContent) return;
     const { option, reason } = answering.elements;
     const fields = { reason: reason.value || null };
-    const entities = [...answering.querySelectorAll("[name=repair]")];
-    const repairs = answering.querySelector("[data-repairs]")?.checked;
-    if (entities.length) fields.leave_out = repairs ? entities.filter((box) => !box.checked).map((box) => box.value) : [];
+    if (repairs && left.length) fields.leave_out = left;
     const refusals = {
       403: "Not done: you may not answer this question.",
       404: "Not done: nobody asks this any more. Reload the page.",

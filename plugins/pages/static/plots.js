@@ -1,5 +1,7 @@
 // Draws each figure.plot from the points beside it; the table below it says the same in text.
 (() => {
+  const { library } = document.currentScript.dataset;
+
   const VERDICTS = {
     pass: { name: "pass", symbol: "circle", colour: "--pass" },
     warn: { name: "warn", symbol: "triangle-up", colour: "--warn" },
@@ -69,7 +71,10 @@
     hovertemplate: `%{x|%Y-%m-%d %H:%M} UTC<br>%{y} ${look.name}<extra></extra>`,
   }));
 
-  function layout(width) {
+  function layout(width, points) {
+    // Steps below one would be rounded to the same number.
+    const figures = points.flatMap((point) => Object.values(point).filter(Number.isFinite));
+    const ticks = Math.max(0, ...figures) < 5 ? { dtick: 1 } : { nticks: 5 };
     const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zeroline: false, fixedrange: true };
     return {
       margin: { l: 48, r: 12, t: 8, b: 32 },
@@ -81,22 +86,34 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--text") },
       xaxis: { ...axis, type: "date", tickangle: 0, nticks: width < 400 ? 3 : 5 },
-      yaxis: { ...axis, rangemode: "tozero", nticks: 5, tickformat: ",d" },
+      yaxis: { ...axis, rangemode: "tozero", tickformat: ",d", ...ticks },
     };
   }
 
-  function draw() {
+  // One plot after the other, so that the page can be read and scrolled meanwhile.
+  async function draw() {
     for (const figure of document.querySelectorAll("figure.plot")) {
+      await new Promise((done) => window.setTimeout(done));
       // What is folded away has no width to be drawn in.
       if (!figure.checkVisibility()) continue;
       const data = figure.querySelector("script");
       const points = JSON.parse(data.textContent);
       const drawing = figure.querySelector(".drawing");
-      Plotly.react(drawing, data.dataset.plot === "drift" ? drift(points) : traces(points), layout(drawing.clientWidth), { displayModeBar: false, responsive: true });
+      Plotly.react(drawing, data.dataset.plot === "drift" ? drift(points) : traces(points), layout(drawing.clientWidth, points), { displayModeBar: false, responsive: true });
     }
   }
 
-  draw();
-  document.addEventListener("themechange", draw);
-  document.querySelector("details.others")?.addEventListener("toggle", draw);
+  function begin() {
+    draw();
+    document.addEventListener("themechange", draw);
+    document.querySelector("details.others")?.addEventListener("toggle", draw);
+  }
+
+  // The library is large, and a question stands above the plots: it is loaded when they come near.
+  const near = new IntersectionObserver((seen) => {
+    if (!seen.some((each) => each.isIntersecting)) return;
+    near.disconnect();
+    document.head.append(Object.assign(document.createElement("script"), { src: library, onload: begin }));
+  }, { rootMargin: "600px" });
+  for (const plots of document.querySelectorAll(".plots")) near.observe(plots);
 })();
