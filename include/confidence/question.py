@@ -13,6 +13,7 @@ from include.confidence.holds import NOBODY, Decision, Hold
 from include.confidence.policy import PLAN, SEVERITY, Gate, Verdict
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan
+from include.confidence.sides import Sides
 from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 
@@ -54,6 +55,7 @@ class Question:
     - `behind`: how far the copy is behind its source, None if it is not known
     - `plans`: the scans of the run that have planned changes, each with the address of its plan
     - `hours`: after so long without an answer the writer stays stopped and the run fails
+    - `sides`: those of the source
     - `earlier`: how the question before this one was answered, in a sentence; empty if that is long ago
     """
 
@@ -62,7 +64,7 @@ class Question:
     held: tuple[Held, ...]
     plans: tuple[tuple[Scan, str], ...]
     hours: float
-    after_repair: str
+    sides: Sides
     earlier: str = ""
 
     @property
@@ -77,13 +79,13 @@ def read(
     holds: Sequence[Hold],
     *,
     texts: Mapping[str, str],
-    after_repair: str,
+    sides: Sides,
     plan_link: Callable[[str], str],
     hours: float,
 ) -> Question:
     """Return the question about these holds.
 
-    `texts`, `after_repair`: the source's `metric_texts` and `after_repair`. `plan_link`: of an evidence.
+    `texts`, `sides`: the source's `metric_texts` and `sides`. `plan_link`: of an evidence.
     """
     found = read_run(conn, writer.run)
     scans = {scan.entity: scan for scan in reversed(found.scans)} if found else {}
@@ -98,7 +100,7 @@ def read(
         tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
         tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
         hours,
-        after_repair,
+        sides,
         _earlier(conn, writer, holds),
     )
 

@@ -248,7 +248,7 @@ def of_plan(
     decider: Decider,
     cursor: Asked = None,
 ) -> Response:
-    """The plan of a scan: each row as the source has it beside the copy's."""
+    """The plan of a scan: both sides of each row."""
     counts = count_planned(conn, scan.evidence)
     tables = sorted({count.table for count in counts})
     changes = list_planned(conn, scan.evidence, chosen, cursor=cursor)
@@ -264,6 +264,7 @@ def of_plan(
         after=plan.aftermath(conn, scan, tables or [scan.entity]),
         logged=logged_tables(conn, source, tables),
         changes=changes,
+        sides=get_source(source).sides,
         names=name_planned(conn, get_source(source).planned_name, changes.items),
         query=urlencode({name: value for name, value in vars(chosen).items() if value}),
         most=planned_changes.MOST,

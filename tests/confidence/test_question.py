@@ -8,12 +8,14 @@ import pytest
 
 from include.confidence import holds, question, question_text, questions, scan_log
 from include.confidence.policy import Gate, Judgement, Verdict
+from include.confidence.sides import Sides
 from include.warehouse import fence, sync_log
 from include.warehouse.patterns import Pattern
 from tests.confidence.builders import METRIC, judged, summary
 
 SOURCE = "repairshopr"
 RUN = "repairshopr_reconcile/1"
+SIDES = Sides("in the shop", "in our books", "it sells on", "Don't repair if it is wrong.")
 TEXTS = {METRIC: "Rows that the copy lacks."}
 FAR = Gate(METRIC, None, 25.0, 40, Verdict.HOLD, "far too many")
 
@@ -34,7 +36,7 @@ def ask(conn) -> question.Question:
         fence.read(conn, SOURCE),
         holds.open_holds(conn, SOURCE),
         texts=TEXTS,
-        after_repair="Don't repair if it is wrong.",
+        sides=SIDES,
         plan_link=lambda evidence: f"http://a/{evidence}",
         hours=20,
     )
@@ -84,6 +86,13 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     text = question_text.markdown(replace(found, plans=found.plans * 2))
     assert "You may leave out entities" in text
     assert "to keep it stopped for one, choose *Keep stopped*" in text
+
+
+def test_says_what_the_source_calls_its_copy_and_what_an_answer_does_there(conn):
+    text = question_text.markdown(asked(conn, FAR, plan=(40, 2, 1)))
+    assert "### What a repair would write in the shop\n" in text
+    assert "The writer runs again: it sells on.\n" in text
+    assert "the writer runs again. Don't repair if it is wrong. The repair" in text
 
 
 def test_one_change_is_one(conn):
