@@ -1,16 +1,16 @@
 """The question about a hold: what is wrong, since when, and what is planned. `question_text.py` puts it into a text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from include.confidence import questions, run_evidence
+from include.confidence import field_store, questions, run_evidence
 from include.confidence.glossary import explain
 from include.confidence.holds import NOBODY, Decision, Hold
-from include.confidence.policy import PLAN, SEVERITY, Gate, Verdict
+from include.confidence.policy import PLAN, SEVERITY, Gate, Verdict, lost_examples
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan
 from include.confidence.sides import Sides
@@ -138,7 +138,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
     holding = [gate.metric for gate in worse if gate.verdict == Verdict.HOLD]
     with conn.cursor(row_factory=tuple_row) as cursor:
         since, runs = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
-    sentences = [sentence for gate in worse for sentence in _sentences(gate, texts)]
+    sentences = [*_renamed(conn, scan), *(sentence for gate in worse for sentence in _sentences(gate, texts))]
     # A hold may have other reasons than those of gates, such as a repair that went wrong.
     told, figures = "; ".join(gate.reason or "" for gate in worse), tuple(f"{gate.metric} is " for gate in worse)
     others = [reason for reason in hold.reasons if reason not in told and not reason.startswith(figures)]
@@ -155,6 +155,17 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
     )
 
 
+def _renamed(conn: Connection, scan: Scan | None) -> Iterator[str]:
+    """Yield which of the scan's lost fields look renamed, and what writes their loss into the copy."""
+    lost = scan.examples.get(lost_examples("declared_fields_vanished"), ()) if scan else ()
+    renamed = field_store.renamed(conn, scan.source) if lost else {}
+    for field in filter(renamed.get, lost):
+        yield (
+            f"**`{field}` looks renamed to `{renamed[field]}` at the source.** A repair would empty it in each row that"
+            " it updates, and syncs empty it in each row that changes. Declare the new name first."
+        )
+
+
 def _pattern(pattern: Pattern, scan: Scan) -> str:
     """Return the fact, with its table if the plan changes more rows than those of the entity's own table."""
     alone = pattern.table == scan.entity and pattern.of >= getattr(scan.plan, pattern.operation)
@@ -166,11 +177,16 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     reason = gate.reason or ""
     if gate.value is None:
         return [f"`{gate.metric}`: {(reason or 'it was not measured').rstrip('.')}."]
+    # Such a reason has the figures in words already.
+    if f"({gate.metric})" in reason:
+        return [f"{reason[:1].upper()}{reason[1:].rstrip('.')}."]
     meaning = explain(gate.metric, texts).rstrip(".")
     # The reason of a plan's gate has its figures in words already.
     if gate.metric.startswith(PLAN) and gate.verdict == Verdict.HOLD:
         return [f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."]
     what = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
+    if meaning and gate.value == 1:
+        what = f"is the number of {what}"
     known = {"up to {:,.10g} would pass": gate.limit, "{:,.10g} is usual": gate.baseline}
     limits = ", ".join(words.format(figure) for words, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {what} (`{gate.metric}`{f'; {limits}' if limits else ''})."

@@ -60,6 +60,17 @@ def ask(conn) -> question.Question:
             "**3** is the figure (`unknown_figure`; up to 0.5 would pass).",
             (),
         ),
+        (
+            Gate(METRIC, None, 0.0, 1, Verdict.WARN),
+            f"**1** is the number of rows that the copy lacks (`{METRIC}`; up to 0 would pass).",
+            (),
+        ),
+        # A reason that has the figure in words is told alone.
+        (
+            Gate("lost", 0.0, 0.0, 2, Verdict.HOLD, "2 of 19 fields are in no record (lost): a.b, a.c"),
+            "2 of 19 fields are in no record (lost): a.b, a.c.",
+            (),
+        ),
         # Nobody has measured what was held before.
         (
             Gate(METRIC, 1.0, None, None, Verdict.HOLD, f"{METRIC} was not measured"),
