@@ -138,7 +138,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
     holding = [gate.metric for gate in worse if gate.verdict == Verdict.HOLD]
     with conn.cursor(row_factory=tuple_row) as cursor:
         since, runs = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
-    sentences = [*_renamed(conn, scan), *(sentence for gate in worse for sentence in _sentences(gate, texts))]
+    sentences = [*_renamed(conn, scan), *(_sentence(gate, texts) for gate in worse)]
     # A hold may have other reasons than those of gates, such as a repair that went wrong.
     told, figures = "; ".join(gate.reason or "" for gate in worse), tuple(f"{gate.metric} is " for gate in worse)
     others = [reason for reason in hold.reasons if reason not in told and not reason.startswith(figures)]
@@ -172,18 +172,18 @@ def _pattern(pattern: Pattern, scan: Scan) -> str:
     return f"{'' if alone else f' in {pattern.table}'}: {pattern}"
 
 
-def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with a figure: the number first, then what it means."""
+def _sentence(gate: Gate, texts: Mapping[str, str]) -> str:
+    """Return what is wrong with a figure: the number first, then what it means, then what most likely is wrong."""
     reason = gate.reason or ""
     if gate.value is None:
-        return [f"`{gate.metric}`: {(reason or 'it was not measured').rstrip('.')}."]
+        return f"`{gate.metric}`: {(reason or 'it was not measured').rstrip('.')}."
     # Such a reason has the figures in words already.
     if f"({gate.metric})" in reason:
-        return [f"{reason[:1].upper()}{reason[1:].rstrip('.')}."]
+        return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
     meaning = explain(gate.metric, texts).rstrip(".")
     # The reason of a plan's gate has its figures in words already.
     if gate.metric.startswith(PLAN) and gate.verdict == Verdict.HOLD:
-        return [f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."]
+        return f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."
     what = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
     if meaning and gate.value == 1:
         what = f"is the number of {what}"
@@ -193,7 +193,7 @@ def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
     # Many reasons repeat the figures first. If the figure only warns, the rest of the reason is about other nights.
     if reason.startswith(gate.metric):
         reason = reason.partition(": ")[2] if gate.verdict == Verdict.HOLD else ""
-    return [first, *([f"{reason[:1].upper()}{reason[1:].rstrip('.')}."] if reason else [])]
+    return f"{first} {reason[:1].upper()}{reason[1:].rstrip('.')}." if reason else first
 
 
 def time_text(at: datetime) -> str:

@@ -48,40 +48,40 @@ def ask(conn) -> question.Question:
         (
             Gate(METRIC, 1200000.0, 1500000.0, 2000000, Verdict.HOLD, f"{METRIC} is 2000000: worse in two runs"),
             f"**2,000,000** rows that the copy lacks (`{METRIC}`; up to 1,500,000 would pass, 1,200,000 is usual).",
-            ("Worse in two runs.",),
+            "Worse in two runs.",
         ),
         (
             Gate("growth.x", None, None, 7, Verdict.HOLD, "it has risen for weeks"),
             "**7** rows by which the level of x has risen above its lowest level of six weeks (`growth.x`).",
-            ("It has risen for weeks.",),
+            "It has risen for weeks.",
         ),
         (
             Gate("unknown_figure", None, 0.5, 3, Verdict.HOLD),
             "**3** is the figure (`unknown_figure`; up to 0.5 would pass).",
-            (),
+            "",
         ),
         (
             Gate(METRIC, None, 0.0, 1, Verdict.WARN),
             f"**1** is the number of rows that the copy lacks (`{METRIC}`; up to 0 would pass).",
-            (),
+            "",
         ),
         # A reason that has the figure in words is told alone.
         (
             Gate("lost", 0.0, 0.0, 2, Verdict.HOLD, "2 of 19 fields are in no record (lost): a.b, a.c"),
             "2 of 19 fields are in no record (lost): a.b, a.c.",
-            (),
+            "",
         ),
         # Nobody has measured what was held before.
         (
             Gate(METRIC, 1.0, None, None, Verdict.HOLD, f"{METRIC} was not measured"),
             f"`{METRIC}`: {METRIC} was not measured.",
-            (),
+            "",
         ),
     ],
 )
 def test_each_figure_that_holds_is_a_sentence(conn, gate, sentence, more):
     found = asked(conn, gate)
-    assert found.held[0].sentences == (sentence, *more)
+    assert found.held[0].sentences == (f"{sentence} {more}".strip(),)
     assert f"- {sentence}" in question_text.markdown(found)
 
 
@@ -122,7 +122,8 @@ def test_what_went_wrong_with_a_repair_is_told_beside_the_figures(conn):
     asked(conn, FAR)
     holds.mark_hold(conn, "scan", "verify found 300 more, roll back sync_id 7")
     [held] = ask(conn).held
-    assert held.sentences[1:] == ("Far too many.", "Verify found 300 more, roll back sync_id 7.")
+    assert held.sentences[0].endswith(" Far too many.")
+    assert held.sentences[1:] == ("Verify found 300 more, roll back sync_id 7.",)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +234,7 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
     trend = Gate(METRIC, 0.0, 25.0, 455, Verdict.WARN, f"{METRIC} is 455, above its limit 25: worse once")
     [held] = asked(conn, limit, trend).held
     assert held.sentences == (
-        f"**455** rows that the copy lacks (`{METRIC}`; up to 25 would pass, 0 is usual).",
-        "Data loss.",
+        f"**455** rows that the copy lacks (`{METRIC}`; up to 25 would pass, 0 is usual). Data loss.",
     )
 
 
