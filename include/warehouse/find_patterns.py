@@ -20,6 +20,7 @@ from include.warehouse.edited_rows import find_edited
 from include.warehouse.patterns import SHARE, Kind, Operation, Pattern
 from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.staging import Stage
+from include.warehouse.whole_parents import find_whole_parents
 
 # The largest number of facts about the rows of one operation.
 MOST = 5
@@ -113,7 +114,15 @@ def facts_of(
             return _mask_folder(conn, rows, pattern)
         return pattern if _may_be_shown(key, pattern, types, coded) else _hidden(pattern)
 
-    return list(map(without_personal_data, told))
+    whole = find_whole_parents(
+        conn, table, operation, planned, rows, names=list(types), of=total, looked_at=in_table[0]
+    )
+    return [*map(without_personal_data, told), *(each for each in whole if not _covers(told, each))]
+
+
+def _covers(told: Sequence[Pattern], whole: Pattern) -> bool:
+    """Return whether another fact is about no other rows than those of whole parents."""
+    return any((other.planned, other.present) == (whole.planned, whole.planned) for other in told)
 
 
 def _differing(stage: Stage) -> list[Pattern]:
