@@ -11,12 +11,14 @@ class Sides:
       verb and stand above a column.
     - `after_resume`: what the writer does with drift that was not repaired
     - `after_repair`: what a repair leaves behind, and when not to repair
+    - `counts`: what the counts of syncs and repairs are, if not the rows that the audit shows
     """
 
     copy: str = "in the copy"
     source: str = "at the source"
     after_resume: str = "it brings what changes at the source, right or wrong, and deletes nothing without proof"
     after_repair: str = "The copy then has what the source has now: don't repair if the source is what is wrong."
+    counts: str = ""
 
     @property
     def headings(self) -> tuple[str, str]:

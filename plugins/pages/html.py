@@ -264,7 +264,6 @@ def of_plan(
         after=plan.aftermath(conn, scan, tables or [scan.entity]),
         logged=logged_tables(conn, source, tables),
         changes=changes,
-        sides=get_source(source).sides,
         names=name_planned(conn, get_source(source).planned_name, changes.items),
         query=urlencode({name: value for name, value in vars(chosen).items() if value}),
         most=planned_changes.MOST,

@@ -700,6 +700,13 @@ def test_plan_names_both_sides_as_the_source_does(known, source, copy, other):
     assert f"Column{copy[0].upper()}{copy[1:]}{other[0].upper()}{other[1:]} " in text
 
 
+@pytest.mark.parametrize(("source", "told"), [("repairshopr", False), ("flex", True)])
+def test_sync_says_what_its_counts_are_if_not_the_rows_of_the_audit(known, source, told):
+    """Who is added again to a crew call in Flex is one insert, and two changes of our rows."""
+    page = read(html.of_sync(request(), source, 7, None, (source,), True))
+    assert ("Counted are people on crew calls in Flex" in page.text) == told
+
+
 KEYS = [{"id": 5}, {"place": "A/1", "bin": 2}, {"id": HOSTILE}, {"id": "ü &%+#?'\\"}]
 
 
@@ -1227,7 +1234,7 @@ def test_run_folds_what_is_fine(known):
 
 
 def test_metrics_are_explained_where_they_stand(known):
-    told = "Rows that the list showed and the copy lacks"
+    told = "Rows that the source's list showed and the copy lacks"
     assert told in of_run().text
     assert told in of_source().text
 

@@ -57,6 +57,10 @@ SIDES = Sides(
         "It writes into Flex itself: people who belong on a crew call are added there, and lines that we made and that"
         " nobody wants any more are removed. Don't repair if our assignments are what is wrong."
     ),
+    counts=(
+        "Counted are people on crew calls in Flex, and listed the changes of our own rows: of a person who is added"
+        " again, the row with the lost line is deleted and a new one inserted."
+    ),
 )
 OVER = LeftOut(
     missing={"jobs that are over": "nobody is called to them any more. A change of one is brought to Flex all the same"}
