@@ -32,7 +32,8 @@ class Held:
     """What holds the writer, of one entity.
 
     - `sentences`: what is wrong, a sentence for each figure
-    - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are
+    - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are;
+      `before`: the scan before, None if there is none
     - `asks_again`: its plan is too large to repair unattended, which no answer accepts for the next night
     - `patterns`: what many of its planned rows have in common, with their table, if there are planned rows of others
     - `nothing_in_common`: there are many planned rows, and nothing stands out
@@ -43,6 +44,7 @@ class Held:
     sentences: tuple[str, ...]
     since: datetime
     runs: int
+    before: datetime | None
     asks_again: bool = False
     patterns: tuple[str, ...] = ()
     nothing_in_common: bool = False
@@ -137,7 +139,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
     worse = [gate for gate in judged if SEVERITY[gate.verdict]]
     holding = [gate.metric for gate in worse if gate.verdict == Verdict.HOLD]
     with conn.cursor(row_factory=tuple_row) as cursor:
-        since, runs = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
+        since, runs, before = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
     sentences = [*_renamed(conn, scan), *(_sentence(gate, texts) for gate in worse)]
     # A hold may have other reasons than those of gates, such as a repair that went wrong.
     told, figures = "; ".join(gate.reason or "" for gate in worse), tuple(f"{gate.metric} is " for gate in worse)
@@ -149,6 +151,7 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
         tuple(sentences),
         since or hold.scanned_at,
         runs,
+        before,
         any(metric.startswith(PLAN) for metric in holding),
         tuple(_pattern(pattern, scan) for pattern in (scan.patterns[:PATTERNS] if scan else ())),
         scan is not None and scan.stands_out_in_nothing,
@@ -208,6 +211,6 @@ WITH judged AS (
   WHERE source = (SELECT source FROM confidence.forensic_run WHERE scan_id = %(scan_id)s)
     AND entity = %(entity)s AND scope = %(scope)s AND verdict IS NOT NULL
 )
-SELECT min(scanned_at), count(DISTINCT run) FROM judged
+SELECT min(scanned_at), count(DISTINCT run), (SELECT max(scanned_at) FROM judged WHERE NOT bad) FROM judged
 WHERE bad AND scanned_at > coalesce((SELECT max(scanned_at) FROM judged WHERE NOT bad), '-infinity')
 """

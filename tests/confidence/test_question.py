@@ -210,13 +210,16 @@ def test_says_since_when_it_has_been_so(conn):
     found = asked(conn, FAR)
     (first,) = conn.execute("SELECT scanned_at FROM confidence.forensic_run WHERE scan_id = 'worse'").fetchone()
     assert (found.held[0].since, found.held[0].runs) == (first, 2)
-    assert "in 2 runs one after the other" in question_text.markdown(found)
+    (good,) = conn.execute("SELECT scanned_at FROM confidence.forensic_run WHERE scan_id = 'good'").fetchone()
+    times = f"{first:%Y-%m-%d %H:%M %Z}, not yet by that of {good:%Y-%m-%d %H:%M %Z}"
+    assert f"- First seen by the scan of {times}, in 2 runs one after the other." in question_text.markdown(found)
 
 
 def test_what_is_worse_for_the_first_time_is_no_streak(conn):
     found = asked(conn, FAR)
     assert found.held[0].runs == 1
     assert "one after the other" not in question_text.markdown(found)
+    assert "not yet by" not in question_text.markdown(found)
 
 
 def test_a_figure_that_only_warns_is_told_without_what_another_night_would_do(conn):

@@ -247,6 +247,15 @@ def test_columns_that_differ(conn, records, change, how):
     assert f"{NUMBER} of {NUMBER} rows to update differ in {how}" in lines(replanned(conn, records))
 
 
+def test_column_that_is_said_to_be_empty_in_the_copy_is_not_told_to_have_no_value(conn, records):
+    """What sets the rows apart in another way is told in its place."""
+    conn.execute("UPDATE shop.parts SET price = NULL WHERE id <= 60")
+    first, *others = lines(replanned(conn, records))
+    assert first == "60 of 60 rows to update differ in price only, which is empty in the copy"
+    assert "60 of 60 rows to update have id between 1 and 60" + these(60, 60, 400) in others
+    assert not [each for each in others if "have no price" in each]
+
+
 def test_column_that_the_vendor_has_renamed(conn, records):
     """Also where it was empty in some rows. Nothing is told of what the fields are about."""
     for record in records[::3]:
