@@ -114,6 +114,11 @@ def found_by(conn: Connection, source: str, run: str) -> list[str]:
     return [f"{entity}: {sentence(*change)}" for entity, *change in rows]
 
 
+def renamed(conn: Connection, source: str) -> dict[str, str]:
+    """Return {`entity.path`: its new path} of the fields that look renamed, and that are not back since."""
+    return dict(conn.execute(RENAMED, [source]).fetchall())
+
+
 def _lines(words: Iterable[str]) -> str:
     """Return the words as the lines of a text, since Postgres can't unnest arrays of arrays row by row."""
     return "\n".join(sorted(words))
@@ -126,6 +131,12 @@ FROM confidence.field_census WHERE source = %s
 """
 
 LOCK = "SELECT FROM confidence.field_census WHERE source = %s AND path = %s ORDER BY entity FOR UPDATE"
+
+RENAMED = """
+SELECT entity || '.' || path, f.detail FROM confidence.field_change f
+JOIN confidence.field_census c USING (source, entity, path)
+WHERE source = %s AND f.kind = 'renamed' AND c.vanished_at IS NOT NULL ORDER BY f.change_id
+"""
 
 FOUND = """
 SELECT entity, kind, path, state, detail FROM confidence.field_change

@@ -1,18 +1,19 @@
 """The question about a hold: what is wrong, since when, and what is planned. `question_text.py` puts it into a text."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from include.confidence import questions, run_evidence
+from include.confidence import field_store, questions, run_evidence
 from include.confidence.glossary import explain
 from include.confidence.holds import NOBODY, Decision, Hold
-from include.confidence.policy import PLAN, SEVERITY, Gate, Verdict
+from include.confidence.policy import PLAN, SEVERITY, Gate, Verdict, lost_examples
 from include.confidence.queries.runs import read_run
 from include.confidence.queries.scans import Scan
+from include.confidence.sides import Sides
 from include.warehouse.fence import Writer
 from include.warehouse.patterns import Pattern
 
@@ -31,7 +32,8 @@ class Held:
     """What holds the writer, of one entity.
 
     - `sentences`: what is wrong, a sentence for each figure
-    - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are
+    - `since`: the scan in which it was first wrong, in all runs without a good one between; `runs`: how many these are;
+      `before`: the scan before, None if there is none
     - `asks_again`: its plan is too large to repair unattended, which no answer accepts for the next night
     - `patterns`: what many of its planned rows have in common, with their table, if there are planned rows of others
     - `nothing_in_common`: there are many planned rows, and nothing stands out
@@ -42,6 +44,7 @@ class Held:
     sentences: tuple[str, ...]
     since: datetime
     runs: int
+    before: datetime | None
     asks_again: bool = False
     patterns: tuple[str, ...] = ()
     nothing_in_common: bool = False
@@ -54,6 +57,7 @@ class Question:
     - `behind`: how far the copy is behind its source, None if it is not known
     - `plans`: the scans of the run that have planned changes, each with the address of its plan
     - `until`: without an answer by then the writer stays stopped and the run fails
+    - `sides`: those of the source
     - `earlier`: how the question before this one was answered, in a sentence; empty if that is long ago
     """
 
@@ -62,7 +66,7 @@ class Question:
     held: tuple[Held, ...]
     plans: tuple[tuple[Scan, str], ...]
     until: datetime
-    after_repair: str
+    sides: Sides
     earlier: str = ""
 
     @property
@@ -77,13 +81,13 @@ def read(
     holds: Sequence[Hold],
     *,
     texts: Mapping[str, str],
-    after_repair: str,
+    sides: Sides,
     plan_link: Callable[[str], str],
     until: datetime,
 ) -> Question:
     """Return the question about these holds.
 
-    `texts`, `after_repair`: the source's `metric_texts` and `after_repair`. `plan_link`: of an evidence.
+    `texts`, `sides`: the source's `metric_texts` and `sides`. `plan_link`: of an evidence.
     """
     found = read_run(conn, writer.run)
     scans = {scan.entity: scan for scan in reversed(found.scans)} if found else {}
@@ -98,7 +102,7 @@ def read(
         tuple(_held(conn, hold, by_id.get(hold.scan_id), texts) for hold in holds),
         tuple((scan, plan_link(scan.evidence)) for scan in sorted(plans, key=lambda scan: scan.entity)),
         until,
-        after_repair,
+        sides,
         _earlier(conn, writer, holds),
     )
 
@@ -135,8 +139,8 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
     worse = [gate for gate in judged if SEVERITY[gate.verdict]]
     holding = [gate.metric for gate in worse if gate.verdict == Verdict.HOLD]
     with conn.cursor(row_factory=tuple_row) as cursor:
-        since, runs = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
-    sentences = [sentence for gate in worse for sentence in _sentences(gate, texts)]
+        since, runs, before = cursor.execute(STREAK, {**vars(hold), "metrics": holding}).fetchone()
+    sentences = [*_renamed(conn, scan), *(_sentence(gate, texts) for gate in worse)]
     # A hold may have other reasons than those of gates, such as a repair that went wrong.
     told, figures = "; ".join(gate.reason or "" for gate in worse), tuple(f"{gate.metric} is " for gate in worse)
     others = [reason for reason in hold.reasons if reason not in told and not reason.startswith(figures)]
@@ -147,10 +151,22 @@ def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, s
         tuple(sentences),
         since or hold.scanned_at,
         runs,
+        before,
         any(metric.startswith(PLAN) for metric in holding),
         tuple(_pattern(pattern, scan) for pattern in (scan.patterns[:PATTERNS] if scan else ())),
         scan is not None and scan.stands_out_in_nothing,
     )
+
+
+def _renamed(conn: Connection, scan: Scan | None) -> Iterator[str]:
+    """Yield which of the scan's lost fields look renamed, and what writes their loss into the copy."""
+    lost = scan.examples.get(lost_examples("declared_fields_vanished"), ()) if scan else ()
+    renamed = field_store.renamed(conn, scan.source) if lost else {}
+    for field in filter(renamed.get, lost):
+        yield (
+            f"**`{field}` looks renamed to `{renamed[field]}` at the source.** A repair would empty it in each row that"
+            " it updates, and syncs empty it in each row that changes. Declare the new name first."
+        )
 
 
 def _pattern(pattern: Pattern, scan: Scan) -> str:
@@ -159,23 +175,28 @@ def _pattern(pattern: Pattern, scan: Scan) -> str:
     return f"{'' if alone else f' in {pattern.table}'}: {pattern}"
 
 
-def _sentences(gate: Gate, texts: Mapping[str, str]) -> list[str]:
-    """Return what is wrong with a figure: the number first, then what it means."""
+def _sentence(gate: Gate, texts: Mapping[str, str]) -> str:
+    """Return what is wrong with a figure: the number first, then what it means, then what most likely is wrong."""
     reason = gate.reason or ""
     if gate.value is None:
-        return [f"`{gate.metric}`: {(reason or 'it was not measured').rstrip('.')}."]
+        return f"`{gate.metric}`: {(reason or 'it was not measured').rstrip('.')}."
+    # Such a reason has the figures in words already.
+    if f"({gate.metric})" in reason:
+        return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
     meaning = explain(gate.metric, texts).rstrip(".")
     # The reason of a plan's gate has its figures in words already.
     if gate.metric.startswith(PLAN) and gate.verdict == Verdict.HOLD:
-        return [f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."]
+        return f"{reason[:1].upper()}{reason[1:].partition(': ')[0]} (`{gate.metric}`)."
     what = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
+    if meaning and gate.value == 1:
+        what = f"is the number of {what}"
     known = {"up to {:,.10g} would pass": gate.limit, "{:,.10g} is usual": gate.baseline}
     limits = ", ".join(words.format(figure) for words, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {what} (`{gate.metric}`{f'; {limits}' if limits else ''})."
     # Many reasons repeat the figures first. If the figure only warns, the rest of the reason is about other nights.
     if reason.startswith(gate.metric):
         reason = reason.partition(": ")[2] if gate.verdict == Verdict.HOLD else ""
-    return [first, *([f"{reason[:1].upper()}{reason[1:].rstrip('.')}."] if reason else [])]
+    return f"{first} {reason[:1].upper()}{reason[1:].rstrip('.')}." if reason else first
 
 
 def time_text(at: datetime) -> str:
@@ -190,6 +211,6 @@ WITH judged AS (
   WHERE source = (SELECT source FROM confidence.forensic_run WHERE scan_id = %(scan_id)s)
     AND entity = %(entity)s AND scope = %(scope)s AND verdict IS NOT NULL
 )
-SELECT min(scanned_at), count(DISTINCT run) FROM judged
+SELECT min(scanned_at), count(DISTINCT run), (SELECT max(scanned_at) FROM judged WHERE NOT bad) FROM judged
 WHERE bad AND scanned_at > coalesce((SELECT max(scanned_at) FROM judged WHERE NOT bad), '-infinity')
 """

@@ -60,7 +60,7 @@ def _lines(question: Question) -> list[str]:
         lines += ["", question.earlier]
     for held in question.held:
         lines += ["", *_hold_lines(held)]
-    lines += ["", "### What a repair would write", *_plans(question.plans)]
+    lines += ["", f"### What a repair would write {question.sides.copy}", *_plans(question.plans)]
     return [
         *lines,
         "",
@@ -78,9 +78,8 @@ def _situation(question: Question) -> str:
     if question.behind is not None and question.behind >= timedelta(minutes=1):
         behind = f" When this was asked, the copy was {_duration(question.behind)} behind its source."
     return (
-        f"Nothing has been synced to the copy of `{writer.source}` since {time_text(writer.since)}, and nothing will be"
-        f" until you answer.{behind} Unanswered until {time_text(question.until)}, the writer stays stopped and this"
-        " run fails."
+        f"No sync of `{writer.source}` has run since {time_text(writer.since)}, and none will until you answer.{behind}"
+        f" Unanswered until {time_text(question.until)}, the writer stays stopped and this run fails."
     )
 
 
@@ -90,7 +89,8 @@ def _hold_lines(held: Held) -> Iterator[str]:
     again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
     yield f"### {held.entity}{scope}"
     yield from (f"- {sentence}" for sentence in held.sentences)
-    yield f"- First seen by the scan of {time_text(held.since)}{again}."
+    before = f", not yet by that of {time_text(held.before)}" if held.before else ""
+    yield f"- First seen by the scan of {time_text(held.since)}{before}{again}."
     yield from (f"- What stands out{pattern}." for pattern in held.patterns)
     if held.nothing_in_common:
         yield "- Nothing stands out: the rows to change have nothing in common that sets them apart from the others."
@@ -116,14 +116,13 @@ def _answers(question: Question) -> Iterator[str]:
         f" the page of {question.writer.source}."
     )
     yield (
-        "- **Resume without repair**: nothing is repaired, so copy and source stay different. The figures above become"
-        f" the new baseline, {again}. The writer runs again: it brings what changes at the source, right or wrong, and"
-        " deletes nothing without proof."
+        "- **Resume without repair**: nothing is repaired, so the differences stay. The figures above become"
+        f" the new baseline, {again}. The writer runs again: {question.sides.after_resume}."
     )
     if changes:
         yield (
             f"- **Repair, then resume**: {are_made}, also if this run is a dry run, and the writer runs again."
-            f" {question.after_repair} The repair gets a sync_id, by which it can be rolled back."
+            f" {question.sides.after_repair} The repair gets a sync_id, by which it can be rolled back."
             f"{leave_out if len(question.planned) > 1 else ''}"
         )
     else:

@@ -13,6 +13,7 @@ from include.api.error_policy import ErrorPolicy
 from include.api.errors import FixConfiguration
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import FIELD_GATES, Growth, Lasting, Policy, RepairShare, Trend, Unproven
+from include.confidence.sides import Sides
 from include.confidence.summary import ForensicSummary
 from include.warehouse.rate_limit import Quota
 from include.warehouse.rollback import Copy
@@ -200,7 +201,7 @@ class Source(Protocol):
     - `metric_texts`: what the metrics of its scans mean, in a sentence each
     - `answer_names`: by table, as `Table.answers`
     - `read_answers`: what is read of the answers whose records no table has
-    - `after_repair`: what a repair leaves behind, and when not to repair, for those who decide
+    - `sides`: what people call copy and source, and what an answer to a question does there
     - `planned_name`: SQL for what people call the row of a planned change `p` (`confidence.planned_change`), as far as
       the warehouse knows it; empty for a source whose keys say enough. The pages show it, and nothing keeps it.
     """
@@ -213,7 +214,7 @@ class Source(Protocol):
     metric_texts: Mapping[str, str]
     answer_names: Mapping[str, Mapping[str, str]]
     read_answers: tuple[ReadAnswer, ...]
-    after_repair: str
+    sides: Sides
     planned_name: str
 
     def open(self, conn: Connection, run: str, connections: Connections) -> AbstractContextManager[Context]:

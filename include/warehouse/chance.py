@@ -17,7 +17,7 @@ def drawn(planned: int, of: int, present: int, rows: int) -> float:
     others, others_present = rows - of, present - planned
     if not 0 <= others_present <= others or planned * rows <= of * present:
         return 0.0
-    exactly = _choices(present, planned) + _choices(rows - present, of - planned) - _choices(rows, of)
+    exactly = choices(present, planned) + choices(rows - present, of - planned) - choices(rows, of)
     # "At least" means `planned`, `planned` + 1, ... up to `of`. None of these is more likely than `planned` itself.
     return max(0.0, -exactly - math.log(of - planned + 1))
 
@@ -35,6 +35,6 @@ def unlikeliness(planned: int, of: int, present: int, rows: int) -> float:
     return of * (share * math.log(share / base) + other)
 
 
-def _choices(of: int, number: int) -> float:
+def choices(of: int, number: int) -> float:
     """Return in how many ways one can choose, as a natural logarithm."""
     return math.lgamma(of + 1) - math.lgamma(number + 1) - math.lgamma(of - number + 1)

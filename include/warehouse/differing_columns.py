@@ -29,6 +29,7 @@ TIMES = ("timestamp with time zone", "timestamp without time zone")
 SAME, ALL = 0.8, 0.5
 # No time zones are further apart than this; their offsets are multiples of a quarter of an hour.
 FURTHEST, OFFSET = timedelta(hours=26), timedelta(minutes=15)
+EMPTY_IN_COPY = "is empty in the copy"
 SUMMER_TIME = timedelta(hours=1)
 # A field's name as vendors give it; a text that only looks like one may be about a person.
 FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
@@ -36,12 +37,16 @@ FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
 
 @dataclass(frozen=True)
 class Differing:
-    """The `columns` that alone differ in `rows` of all `of` rows to update. `how`: in which way, if it is one."""
+    """The `columns` that alone differ in `rows` of all `of` rows to update. `how`: in which way, if it is one.
+
+    `empty`: those of the columns that are empty in the copy.
+    """
 
     columns: tuple[str, ...]
     rows: int
     of: int
     how: str | None
+    empty: tuple[str, ...] = ()
 
 
 def find_differing(stage: Stage, types: Mapping[str, str]) -> Differing | None:
@@ -68,7 +73,8 @@ def find_differing(stage: Stage, types: Mapping[str, str]) -> Differing | None:
         return None
     parts |= {"columns": sql.Literal(columns)}
     ways = {name: _way(stage, parts, name, types[name]) for name in columns}
-    return Differing(tuple(columns), within, of, _how({name: way for name, way in ways.items() if way}, len(columns)))
+    how = _how({name: way for name, way in ways.items() if way}, len(columns))
+    return Differing(tuple(columns), within, of, how, tuple(name for name in columns if ways[name] == EMPTY_IN_COPY))
 
 
 def _how(ways: Mapping[str, str], columns: int) -> str | None:
@@ -85,7 +91,7 @@ def _way(stage: Stage, parts: Mapping[str, sql.Composable], column: str, type_: 
     parts |= {"rows": sql.SQL(ROWS).format(**parts)}
     source_empty, copy_empty = stage.conn.execute(sql.SQL(EMPTY).format(**parts)).fetchone()
     if copy_empty and column != EXTRA:
-        return "is empty in the copy"
+        return EMPTY_IN_COPY
     if source_empty:
         return "is empty at the source"
     if column == EXTRA and stage.table.keeps_extra:

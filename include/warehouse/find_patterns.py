@@ -15,11 +15,12 @@ from typing import Any
 from psycopg import Connection, sql
 
 from include.warehouse.chance import LIFT, MANY, UNLIKELY, drawn
-from include.warehouse.differing_columns import NUMBERS, TIMES, find_differing
+from include.warehouse.differing_columns import NUMBERS, TIMES, Differing, find_differing
 from include.warehouse.edited_rows import find_edited
 from include.warehouse.patterns import SHARE, Kind, Operation, Pattern
 from include.warehouse.sql_fragments import identifiers, same_key
 from include.warehouse.staging import Stage
+from include.warehouse.whole_parents import find_whole_parents
 
 # The largest number of facts about the rows of one operation.
 MOST = 5
@@ -65,9 +66,12 @@ def find_patterns(stage: Stage) -> list[Pattern]:
         parts = names | {"operation": sql.Literal(operation)}
         planned, rows = sql.SQL(planned).format(**parts), sql.SQL(rows).format(**parts)
         types = column_types(stage) | {own: "bigint"}
-        facts = facts_of(stage.conn, table.name, operation, planned, rows, types=types, key=table.key)
-        if operation == "update":
-            facts = [*_differing(stage), *facts]
+        differing = find_differing(stage, column_types(stage)) if operation == "update" else None
+        empty = differing.empty if differing else ()
+        facts = facts_of(
+            stage.conn, table.name, operation, planned, rows, types=types, key=table.key, known_empty=empty
+        )
+        facts = [*_differing(table.name, differing), *facts]
         if operation != "insert":
             facts = [*find_edited(stage, operation, planned, sql.SQL(IN_STEP).format(**parts)), *facts]
         found += facts[:MOST]
@@ -83,17 +87,19 @@ def facts_of(
     *,
     types: Mapping[str, str],
     key: Collection[str] = (),
+    known_empty: Collection[str] = (),
 ) -> list[Pattern]:
     """Return the facts about the `planned` rows of a table, compared with all `rows` looked at, the most telling first.
 
     - `planned`, `rows`: queries for the columns of `types`
     - `types`: the SQL type of each column; `sync_id` and `_page` are our own
     - `key`: columns whose values are never about a person
+    - `known_empty`: columns that another fact says to be empty
     """
     (total,) = _aggregate(conn, planned, [sql.SQL("count(*)")])
     if total < MANY:
         return []
-    facts = list(_facts(conn, types, planned))
+    facts = [fact for fact in _facts(conn, types, planned) if fact.value is not None or fact.column not in known_empty]
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(fact.condition) for fact in facts]
     in_plan = _aggregate(conn, planned, counts)
     in_table = _aggregate(conn, rows, [sql.SQL("count(*)"), *counts])
@@ -113,16 +119,22 @@ def facts_of(
             return _mask_folder(conn, rows, pattern)
         return pattern if _may_be_shown(key, pattern, types, coded) else _hidden(pattern)
 
-    return list(map(without_personal_data, told))
+    whole = find_whole_parents(
+        conn, table, operation, planned, rows, names=list(types), of=total, looked_at=in_table[0]
+    )
+    return [*map(without_personal_data, told), *(each for each in whole if not _covers(told, each))]
 
 
-def _differing(stage: Stage) -> list[Pattern]:
+def _covers(told: Sequence[Pattern], whole: Pattern) -> bool:
+    """Return whether another fact is about no other rows than those of whole parents."""
+    return any((other.planned, other.present) == (whole.planned, whole.planned) for other in told)
+
+
+def _differing(table: str, found: Differing | None) -> list[Pattern]:
     """Return the fact that most rows to update differ in the same columns; no fact if they don't."""
-    found = find_differing(stage, column_types(stage))
     if found is None:
         return []
-    columns = ", ".join(found.columns)
-    return [Pattern(stage.table.name, "update", "columns", columns, found.how, found.rows, found.of)]
+    return [Pattern(table, "update", "columns", ", ".join(found.columns), found.how, found.rows, found.of)]
 
 
 def _same(pattern: Pattern, other: Pattern) -> bool:

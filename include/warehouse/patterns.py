@@ -7,7 +7,7 @@ from typing import Literal
 SHARE = 0.5
 
 Operation = Literal["insert", "update", "delete"]
-Kind = Literal["value", "day", "folder", "range", "columns", "edited", "sync", "page"]
+Kind = Literal["value", "day", "folder", "range", "columns", "edited", "sync", "page", "parents"]
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,11 @@ class Pattern:
 
     - `kind`: a column has one `value`, one day, one folder (all up to the last slash), or is in the range from `value`
       to `until`; the same `column`s (joined by commas) differ; the rows were `edited` in the copy by something other
-      than a sync or repair; one sync wrote the rows; they stand on one page of the list
+      than a sync or repair; one sync wrote the rows; they stand on one page of the list; they
+      are all rows of `value` `parents`, of `until` that the column names
     - `value`: as text; None for null, and if it is `hidden` since it may be about a person; of `columns` how they
       differ; of a folder with `…` for each step that may be about a person
-    - `present`, `rows`: 0 for `columns` and `edited`, which are not counted in the other rows
+    - `present`, `rows`: 0 for `columns`, `edited` and `parents`, which are not counted in the other rows
     - `score`: how unlikely it is by chance (the natural logarithm)
     """
 
@@ -54,6 +55,8 @@ class Pattern:
                 return f"stand on page {self.value} of the list"
             case "day":
                 return f"have {self.column} on {self.value}"
+            case "parents":
+                return f"are all rows of {self.value} different {self.column}, of {self.until} that were looked at"
             case "edited":
                 return "were changed in the copy by something other than a sync or repair, such as an UPDATE by hand"
             case "range" if self.hidden:

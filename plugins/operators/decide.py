@@ -86,7 +86,7 @@ class DecideOperator(HITLOperator):
                 writer,
                 found,
                 texts=source.metric_texts,
-                after_repair=source.after_repair,
+                sides=source.sides,
                 plan_link=partial(notify.plan_link, self.source),
                 until=datetime.now(UTC) + timeout,
             )

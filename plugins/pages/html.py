@@ -264,7 +264,7 @@ def of_plan(
     decider: Decider,
     cursor: Asked = None,
 ) -> Response:
-    """The plan of a scan: each row as the source has it beside the copy's."""
+    """The plan of a scan: both sides of each row."""
     counts = count_planned(conn, scan.evidence)
     tables = sorted({count.table for count in counts})
     changes = list_planned(conn, scan.evidence, chosen, cursor=cursor)

@@ -27,6 +27,7 @@ from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import Series, TotalDrift
 from include.confidence.question import OPTIONS
+from include.confidence.sides import Sides
 from include.sources import get_source
 from plugins.deciders import needed
 from plugins.pages.history import row_query
@@ -112,6 +113,11 @@ def roughly(time: float | None) -> str:
 def meaning(metric: str, source: str | None) -> str:
     """Return what a metric of a source's scans means, in a sentence; empty if nothing is known."""
     return explain(metric, get_source(source).metric_texts) if source else ""
+
+
+def sides(source: str) -> Sides:
+    """Return what people call the two sides of a source."""
+    return get_source(source).sides
 
 
 def is_fine(scan: Scan) -> bool:
@@ -257,7 +263,7 @@ def _environment() -> Environment:
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     words = (ago, clock, dag_id, iso, judged, number, points, quoted, run_id, run_short, run_ui, said, span, spoken)
     words = (*words, changed_rows, drift_points, drift_spoken, meaning, minutes, nights_said, percent)
-    words = (*words, moment, newest, option, roughly, undoable, values, worst_first)
+    words = (*words, moment, newest, option, roughly, sides, undoable, values, worst_first)
     made.filters |= {word.__name__: word for word in words}
     made.tests["fine"] = is_fine
     # If a file changes, its address does too; so browsers may keep files.

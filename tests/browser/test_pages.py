@@ -118,7 +118,7 @@ def test_plan_is_read_row_by_row_and_filtered(held, watched):
     platform, run_id = held
     watched.set_viewport_size({"width": 1400, "height": 1000})
     watched.goto(f"{platform.airflow.url}/sync-confidence/dags/{RECONCILE}/runs/{quote(run_id, safe='')}")
-    watched.get_by_role("link", name="Each planned row, copy beside source of line_items").click()
+    watched.get_by_role("link", name="Each planned row, both sides of line_items").click()
     table = watched.get_by_role("table", name="Planned changes")
     expect(table.get_by_text("no such row").first).to_be_visible()
     expect(watched.get_by_role("listitem").filter(has_text="60 of 60 rows to delete").first).to_be_visible()

@@ -183,7 +183,7 @@ def test_limit_does_not_move_when_fewer_rows_are_checked():
     assert checked(45, 100, [past(0, missing=45, checked=1000)]).verdict == "hold"
 
 
-LOST = FieldsLost("lost", message="are in no record any more")
+LOST = FieldsLost("lost", message="in no record any more")
 
 
 def lost(count, declared=40, history=(), names=None):
@@ -205,7 +205,7 @@ def test_a_lost_field_warns_and_many_hold_at_once(declared, most):
 
 def test_lost_fields_are_named_with_what_to_do():
     (reason,) = lost(1).reasons
-    assert reason.startswith("1 of 40 declared fields are in no record any more (lost): tickets.0. Syncs and repairs")
+    assert reason.startswith("1 of 40 declared fields is in no record any more (lost): tickets.0. Syncs and repairs")
     assert "mend the declaration" in reason
 
 
@@ -221,7 +221,7 @@ def test_a_person_accepts_fields_by_their_names():
     assert (judged.verdict, judged.gates[0].limit) == ("warn", 0)
     (reason,) = lost(2, history=history, names=["tickets.a", "tickets.b"]).reasons
     assert reason.startswith(
-        "1 of 40 declared fields are in no record any more (lost), beside 1 that a person has accepted: tickets.b."
+        "1 of 40 declared fields is in no record any more (lost), beside 1 that a person has accepted: tickets.b."
     )
 
 

@@ -8,12 +8,14 @@ import pytest
 
 from include.confidence import holds, question, question_text, questions, scan_log
 from include.confidence.policy import Gate, Judgement, Verdict
+from include.confidence.sides import Sides
 from include.warehouse import fence, sync_log
 from include.warehouse.patterns import Pattern
 from tests.confidence.builders import METRIC, judged, summary
 
 SOURCE = "repairshopr"
 RUN = "repairshopr_reconcile/1"
+SIDES = Sides("in the shop", "in our books", "it sells on", "Don't repair if it is wrong.")
 TEXTS = {METRIC: "Rows that the copy lacks."}
 FAR = Gate(METRIC, None, 25.0, 40, Verdict.HOLD, "far too many")
 
@@ -34,7 +36,7 @@ def ask(conn) -> question.Question:
         fence.read(conn, SOURCE),
         holds.open_holds(conn, SOURCE),
         texts=TEXTS,
-        after_repair="Don't repair if it is wrong.",
+        sides=SIDES,
         plan_link=lambda evidence: f"http://a/{evidence}",
         until=datetime(2026, 3, 1, 23, 0, tzinfo=UTC),
     )
@@ -46,29 +48,40 @@ def ask(conn) -> question.Question:
         (
             Gate(METRIC, 1200000.0, 1500000.0, 2000000, Verdict.HOLD, f"{METRIC} is 2000000: worse in two runs"),
             f"**2,000,000** rows that the copy lacks (`{METRIC}`; up to 1,500,000 would pass, 1,200,000 is usual).",
-            ("Worse in two runs.",),
+            "Worse in two runs.",
         ),
         (
             Gate("growth.x", None, None, 7, Verdict.HOLD, "it has risen for weeks"),
             "**7** rows by which the level of x has risen above its lowest level of six weeks (`growth.x`).",
-            ("It has risen for weeks.",),
+            "It has risen for weeks.",
         ),
         (
             Gate("unknown_figure", None, 0.5, 3, Verdict.HOLD),
             "**3** is the figure (`unknown_figure`; up to 0.5 would pass).",
-            (),
+            "",
+        ),
+        (
+            Gate(METRIC, None, 0.0, 1, Verdict.WARN),
+            f"**1** is the number of rows that the copy lacks (`{METRIC}`; up to 0 would pass).",
+            "",
+        ),
+        # A reason that has the figure in words is told alone.
+        (
+            Gate("lost", 0.0, 0.0, 2, Verdict.HOLD, "2 of 19 fields are in no record (lost): a.b, a.c"),
+            "2 of 19 fields are in no record (lost): a.b, a.c.",
+            "",
         ),
         # Nobody has measured what was held before.
         (
             Gate(METRIC, 1.0, None, None, Verdict.HOLD, f"{METRIC} was not measured"),
             f"`{METRIC}`: {METRIC} was not measured.",
-            (),
+            "",
         ),
     ],
 )
 def test_each_figure_that_holds_is_a_sentence(conn, gate, sentence, more):
     found = asked(conn, gate)
-    assert found.held[0].sentences == (sentence, *more)
+    assert found.held[0].sentences == (f"{sentence} {more}".strip(),)
     assert f"- {sentence}" in question_text.markdown(found)
 
 
@@ -87,6 +100,13 @@ def test_says_what_a_repair_would_write_with_a_link_to_the_plan(conn):
     assert "to keep it stopped for one, choose *Keep stopped*" in text
 
 
+def test_says_what_the_source_calls_its_copy_and_what_an_answer_does_there(conn):
+    text = question_text.markdown(asked(conn, FAR, plan=(40, 2, 1)))
+    assert "### What a repair would write in the shop\n" in text
+    assert "The writer runs again: it sells on.\n" in text
+    assert "the writer runs again. Don't repair if it is wrong. The repair" in text
+
+
 def test_one_change_is_one(conn):
     assert "**Repair, then resume**: the change above is made" in question_text.markdown(
         asked(conn, FAR, plan=(0, 1, 0))
@@ -103,7 +123,8 @@ def test_what_went_wrong_with_a_repair_is_told_beside_the_figures(conn):
     asked(conn, FAR)
     holds.mark_hold(conn, "scan", "verify found 300 more, roll back sync_id 7")
     [held] = ask(conn).held
-    assert held.sentences[1:] == ("Far too many.", "Verify found 300 more, roll back sync_id 7.")
+    assert held.sentences[0].endswith(" Far too many.")
+    assert held.sentences[1:] == ("Verify found 300 more, roll back sync_id 7.",)
 
 
 @pytest.mark.parametrize(
@@ -194,13 +215,16 @@ def test_says_since_when_it_has_been_so(conn):
     found = asked(conn, FAR)
     (first,) = conn.execute("SELECT scanned_at FROM confidence.forensic_run WHERE scan_id = 'worse'").fetchone()
     assert (found.held[0].since, found.held[0].runs) == (first, 2)
-    assert "in 2 runs one after the other" in question_text.markdown(found)
+    (good,) = conn.execute("SELECT scanned_at FROM confidence.forensic_run WHERE scan_id = 'good'").fetchone()
+    times = f"{first:%Y-%m-%d %H:%M %Z}, not yet by that of {good:%Y-%m-%d %H:%M %Z}"
+    assert f"- First seen by the scan of {times}, in 2 runs one after the other." in question_text.markdown(found)
 
 
 def test_what_is_worse_for_the_first_time_is_no_streak(conn):
     found = asked(conn, FAR)
     assert found.held[0].runs == 1
     assert "one after the other" not in question_text.markdown(found)
+    assert "not yet by" not in question_text.markdown(found)
 
 
 def test_a_figure_that_only_warns_is_told_without_what_another_night_would_do(conn):
@@ -218,8 +242,7 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
     trend = Gate(METRIC, 0.0, 25.0, 455, Verdict.WARN, f"{METRIC} is 455, above its limit 25: worse once")
     [held] = asked(conn, limit, trend).held
     assert held.sentences == (
-        f"**455** rows that the copy lacks (`{METRIC}`; up to 25 would pass, 0 is usual).",
-        "Data loss.",
+        f"**455** rows that the copy lacks (`{METRIC}`; up to 25 would pass, 0 is usual). Data loss.",
     )
 
 

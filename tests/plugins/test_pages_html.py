@@ -243,12 +243,12 @@ HELD = replace(
 )
 ATTEMPT = "0192f3c2-0000-7000-8000-000000000001"
 TEXT = """\
-Nothing is synced to the copy of `repairshopr` until you answer.
+No sync of `repairshopr` runs until you answer.
 
 ### line_items
 - **40** rows that the copy lacks.
 
-### What a repair would write
+### What a repair would write in the copy
 - [line_items](http://x/sync-confidence/plans/e1): 40 rows to insert
 
 ### The answers
@@ -705,7 +705,7 @@ def test_question_that_was_answered_says_by_whom_and_how(known, answer, told):
     page = of_run()
     assert f"{told}2026-03-08 03:00:05 UTC: {answer.option}" in page.text
     assert ("without payments. Reason: the shop moved" in page.text) == bool(answer.reason)
-    assert "Nothing is synced to the copy" in page.text
+    assert "No sync of repairshopr runs" in page.text
     assert not page.all("form")
 
 
@@ -775,18 +775,40 @@ def test_plan_shows_each_row_copy_beside_source(known):
         "no such row",
         "Old",
         "New",
-        "the source was asked for it alone",
+        "asked for by itself",
         "the source answered 500",
     ):
         assert told in page.text
     assert "price" not in page.text
     assert "sync_id" not in page.text
-    assert "copy last written by sync 4" in page.text
+    assert "the last sync that wrote it is 4" in page.text
     assert f"/airflow/sync-confidence/sources/{SOURCE}/syncs/4" in page.links()
     assert "40 line_items: insert, proven" in page.text
     assert "38 of 40 rows to insert stand on page 3 of the list. These are 38 of the 50 such rows" in page.text
     address = f"/airflow/sync-confidence/sources/{SOURCE}/plans/e1"
     assert {f"{address}?table=line_items&cursor=next", f"{address}/changes.csv?table=line_items"} <= {*page.links()}
+
+
+@pytest.mark.parametrize(
+    ("source", "copy", "other"),
+    [
+        ("repairshopr", "in the copy", "at the source"),
+        ("flex", "in Flex", "in our assignments"),
+        ("storage", "in the application", "after a repair"),
+    ],
+)
+def test_plan_names_both_sides_as_the_source_does(known, source, copy, other):
+    """A repair of Flex or storage writes to the vendor, and not to a copy here."""
+    text = " ".join(read(html.of_plan(request(), source, SCAN, PlanFilter(), None, (source,), True)).text.split())
+    assert f" change {copy}: 40 to insert" in text
+    assert f"Column{copy[0].upper()}{copy[1:]}{other[0].upper()}{other[1:]} " in text
+
+
+@pytest.mark.parametrize(("source", "told"), [("repairshopr", False), ("flex", True)])
+def test_sync_says_what_its_counts_are_if_not_the_rows_of_the_audit(known, source, told):
+    """Who is added again to a crew call in Flex is one insert, and two changes of our rows."""
+    page = read(html.of_sync(request(), source, 7, None, (source,), True))
+    assert ("Counted are people on crew calls in Flex" in page.text) == told
 
 
 KEYS = [{"id": 5}, {"place": "A/1", "bin": 2}, {"id": HOSTILE}, {"id": "ü &%+#?'\\"}]
@@ -1342,7 +1364,7 @@ def test_run_folds_what_is_fine(known):
 
 
 def test_metrics_are_explained_where_they_stand(known):
-    told = "Rows that the list showed and the copy lacks"
+    told = "Rows that the source's list showed and the copy lacks"
     assert told in of_run().text
     assert told in of_source().text
 

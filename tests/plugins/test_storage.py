@@ -293,10 +293,10 @@ class TestHold:
 
     def test_asks_with_what_it_most_likely_means(self, held, asked):
         [question] = asked
-        sentence = "images whose original object is proven to be absent; those in processing are left alone"
+        sentence = "images whose original object is proven to be absent"
         assert f"**10** {sentence} (`missing_original`; up to 5 " in question["body"]
-        assert "- Bucket misconfigured" in question["body"]
-        assert "endpoint_url and bucket_name of connection 'storage'" in question["body"]
+        assert ". The originals of 85 other images are there, so bucket and endpoint are right:" in question["body"]
+        assert "endpoint_url" not in question["body"]
 
     def test_repair_that_a_person_decided_needs_the_switch(self, held, images):
         before = images.rows()

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from include.api.errors import FixConfiguration
-from include.confidence import judgements
+from include.confidence import holds, judgements, question
 from include.confidence.census import Census
 from include.confidence.field_changes import State
 from include.confidence.field_store import found_by, known_fields
-from include.confidence.policy import Unproven, Verdict, judge
+from include.confidence.policy import Judgement, Unproven, Verdict, judge
+from include.confidence.sides import Sides
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import entity_of, policies
 from include.sources.mirror.entity_census import keep_fields, state_of
@@ -195,6 +196,28 @@ def test_a_renaming_is_told_as_one(shop, conn):
     summary = scanned(shop, "tickets")
     assert told(conn) == [("renamed", "tickets", "subject", "declared", "title")]
     assert figures(summary) == [1, 1, 1, 0]
+
+
+def test_what_a_renaming_empties_is_as_the_question_says(shop, conn):
+    """A sync empties the column in the rows that change, and in no others; the question names both fields first."""
+    known(shop, "tickets")
+    alter(shop, "tickets", rename("subject", "title"))
+    changed = shop.control.rows("tickets")[0]["id"]
+    shop.control.mutate(Mutation("update", "tickets", changed, {"status": "Waiting"}))
+    sync_entities(shop.context)
+    assert conn.execute("SELECT id FROM repairshopr.tickets WHERE subject IS NULL").fetchall() == [(changed,)]
+    summary = scanned(shop, "tickets")
+    judgements.save_judgement(conn, summary, Judgement(Verdict.HOLD, (), ("too many",), ()))
+    asked = question.read(
+        conn,
+        fence.read(conn, "repairshopr"),
+        holds.open_holds(conn, "repairshopr"),
+        texts={},
+        sides=Sides(),
+        plan_link=str,
+        hours=20,
+    )
+    assert asked.held[0].sentences[0].startswith("**`tickets.subject` looks renamed to `title` at the source.**")
 
 
 def count_before_and_after(conn, column: Column, before: Callable, after: Callable) -> None:

@@ -31,6 +31,17 @@ def test_whole_crew_that_was_taken_off_in_flex(agency):
     assert told(agency) == [("value", "flex_element_id", str(first.element), 12, 12, 36)]
 
 
+def test_whole_crews_that_were_taken_off_in_flex(agency):
+    """Their lines are all there were on two of three crew calls; one line of the third is beside them."""
+    found = crews(agency)
+    first, second, third = found
+    for booked in (first, second):
+        for resource in found[booked]:
+            agency.by_hand("delete", booked, resource)
+    agency.by_hand("delete", third, found[third][0])
+    assert ("parents", "flex_element_id", "2", 24, 0, 0) in told(agency)
+
+
 def test_people_who_are_wanted_no_more(agency):
     """Lines to delete are compared with our rows."""
     found = crews(agency)

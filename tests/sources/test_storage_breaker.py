@@ -112,6 +112,23 @@ def test_bucket_that_shows_nothing_at_all_holds_a_table_of_any_size(photos, eith
     assert (summary.metrics["missing_original"], verdict) == (2, Verdict.HOLD)
 
 
+def test_says_by_the_figures_whether_the_setting_or_somebody_removed_the_originals(photos):
+    there = [photos.add("ready") for _ in range(4)]
+    lost = [photos.add("ready") for _ in range(5)] + [photos.add("processing")]
+    photos.images.execute("DELETE FROM images WHERE NOT id = ANY (%s::uuid[])", [[each.id for each in there + lost]])
+
+    def told(gone: list) -> str:
+        photos.control.delete([each.original for each in gone])
+        return next(each for each in judge(photos.scan(), [], GATES).reasons if each.startswith("missing_original"))
+
+    some = told(lost)
+    assert "the originals of 4 other images are there, so bucket and endpoint are right: find out who" in some
+    assert some.endswith(". Left alone, as they are in processing: 1")
+    everything = told(there)
+    assert "Check endpoint_url and bucket_name" in everything
+    assert "other images are there" not in everything
+
+
 def test_one_row_in_a_bucket_that_shows_the_others_is_marked(synced):
     (image,) = changed(synced, 1)
     assert sync(synced).result["updated"] == 1

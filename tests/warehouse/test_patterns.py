@@ -6,7 +6,7 @@ import pytest
 from psycopg import sql
 
 from include.warehouse import compare
-from include.warehouse.find_patterns import MOST, find_patterns
+from include.warehouse.find_patterns import MOST, facts_of, find_patterns
 from include.warehouse.staging import Stage
 from tests.warehouse.shop import PARTS, STOCK, apply, day, part, planned, staged
 
@@ -95,6 +95,49 @@ def test_one_folder(conn, records):
     assert lines(replanned(conn, kept))[0] == "50 of 50 rows to delete share one folder of name, uploads/…/" + these(
         50, 50, 400
     )
+
+
+def orders(seed: int) -> list[dict]:
+    """Rows of 60 parents, one to nine of each."""
+    random_ = random.Random(seed)
+    found = [n for n in range(60) for _ in range(random_.randint(1, 9))]
+    return [{"id": number, "order_id": order, "note": None} for number, order in enumerate(found)]
+
+
+def told_of_parents(conn, found: list[dict], kept: list[dict]) -> list[str]:
+    """What is told of parents if the source shows the `kept` rows of those found before."""
+    conn.execute("CREATE TEMP TABLE IF NOT EXISTS ordered (id bigint PRIMARY KEY, order_id bigint, note text)")
+    conn.execute("TRUNCATE ordered")
+    with conn.cursor() as cursor:
+        cursor.executemany("INSERT INTO ordered VALUES (%(id)s, %(order_id)s, %(note)s)", found)
+    gone = sql.SQL("SELECT * FROM ordered WHERE id <> ALL ({})").format([each["id"] for each in kept])
+    types = {"id": "bigint", "order_id": "bigint"}
+    facts = facts_of(conn, "lines", "insert", gone, sql.SQL("SELECT * FROM ordered"), types=types, key=("id",))
+    return [str(each) for each in facts if each.kind == "parents"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_rows_of_some_parents(conn, seed):
+    """A few rows of other parents are beside them."""
+    found, random_ = orders(seed), random.Random(seed)
+    whole = random_.sample(range(60), 12)
+    beside = random_.sample([each["id"] for each in found if each["order_id"] not in whole], 3)
+    kept = [each for each in found if each["order_id"] not in whole and each["id"] not in beside]
+    left = {each["order_id"] for each in kept}
+    gone = [each for each in found if each["order_id"] not in left]
+    of = len(found) - len(kept)
+    # Of a parent with one row, the one that is beside them is all.
+    count, parents = len(gone), 60 - len(left)
+    fact = f"are all rows of {parents} different order_id, of 60 that were looked at"
+    assert told_of_parents(conn, found, kept) == [f"{count} of {of} rows to insert {fact}"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_rows_by_chance_are_not_all_of_some_parents(conn, seed, share):
+    found = orders(seed)
+    kept = random.Random(seed).sample(found, round(len(found) * (1 - share)))
+    assert told_of_parents(conn, found, kept) == []
 
 
 @pytest.mark.parametrize(
@@ -202,6 +245,15 @@ def test_columns_that_differ(conn, records, change, how):
     else:
         records = [record | change for record in records]
     assert f"{NUMBER} of {NUMBER} rows to update differ in {how}" in lines(replanned(conn, records))
+
+
+def test_column_that_is_said_to_be_empty_in_the_copy_is_not_told_to_have_no_value(conn, records):
+    """What sets the rows apart in another way is told in its place."""
+    conn.execute("UPDATE shop.parts SET price = NULL WHERE id <= 60")
+    first, *others = lines(replanned(conn, records))
+    assert first == "60 of 60 rows to update differ in price only, which is empty in the copy"
+    assert "60 of 60 rows to update have id between 1 and 60" + these(60, 60, 400) in others
+    assert not [each for each in others if "have no price" in each]
 
 
 def test_column_that_the_vendor_has_renamed(conn, records):

@@ -15,7 +15,7 @@ class FieldsLost:
 
     `metric` counts the lost fields, `of` the fields that could be lost. The policy warns of any lost field. It holds if
     more than `share` of the fields and more than `min_fields` are lost, and as long as an earlier hold of it is open.
-    Fields that a person has accepted in the last decision don't count. `message` says what happened to the fields.
+    Fields that a person has accepted in the last decision don't count. `message` follows "the fields are".
     """
 
     metric: str
@@ -41,7 +41,8 @@ class FieldsLost:
         verdict, consequence = (Verdict.HOLD, f", {KEPT}") if too_many or still_held else (Verdict.WARN, "")
         known = f", beside {value - lost} that a person has accepted" if value > lost else ""
         reason = (
-            f"{lost} of {fields} declared fields {self.message} ({self.metric}){known}: {', '.join(names[:10])}."
+            f"{lost} of {fields} declared fields {'is' if lost == 1 else 'are'} {self.message} ({self.metric}){known}:"
+            f" {', '.join(names[:10])}."
             f" Syncs and repairs no longer get their values{consequence}. Ask the vendor what has changed, then mend"
             " the declaration"
         )
@@ -67,6 +68,6 @@ def lost_examples(metric: str) -> str:
 
 # The gates of every entity whose fields are counted.
 FIELD_GATES = (
-    FieldsLost("declared_fields_vanished", message="are in no record any more"),
-    FieldsLost("declared_fields_retyped", message="have a type that can't be read"),
+    FieldsLost("declared_fields_vanished", message="in no record any more"),
+    FieldsLost("declared_fields_retyped", message="of a type that can't be read"),
 )

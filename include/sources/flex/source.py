@@ -12,6 +12,7 @@ from include.confidence import integrity
 from include.confidence.health import Alert, Limits
 from include.confidence.integrity import Severity
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven
+from include.confidence.sides import Sides
 from include.confidence.summary import ForensicSummary
 from include.sources.answer_census import AnswerCensus
 from include.sources.base import (
@@ -57,6 +58,22 @@ concat_ws(', ', (
   SELECT to_jsonb(j) ->> 'title' FROM flex.jobs j WHERE j.id::text = coalesce(p.after, p.before) ->> 'job_id'
 ), coalesce(p.after, p.before) ->> 'department')
 """
+SIDES = Sides(
+    copy="in Flex",
+    source="in our assignments",
+    after_resume=(
+        "it leaves a crew call in Flex as it is until the crew of its job changes here, then makes it equal to our"
+        " assignments, the differences above included"
+    ),
+    after_repair=(
+        "It writes into Flex itself: people who belong on a crew call are added there, and lines that we made and that"
+        " nobody wants any more are removed. Don't repair if our assignments are what is wrong."
+    ),
+    counts=(
+        "Counted are people on crew calls in Flex, and listed the changes of our own rows: of a person who is added"
+        " again, the row with the lost line is deleted and a new one inserted."
+    ),
+)
 OVER = LeftOut(
     missing={"jobs that are over": "nobody is called to them any more. A change of one is brought to Flex all the same"}
 )
@@ -105,10 +122,7 @@ class Flex:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
-    after_repair: str = (
-        "It writes into Flex itself: people who belong on a crew call are added there, and lines that we made and that"
-        " nobody wants any more are removed. Don't repair if our assignments are what is wrong."
-    )
+    sides: Sides = SIDES
     planned_name: str = PLANNED_NAME
     workers: int = 4
     pauses: tuple[float, ...] = (1.0, 4.0)

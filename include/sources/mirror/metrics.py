@@ -11,14 +11,15 @@ METRICS: Mapping[str, str] = {
     "api_duplicate_rows": "Rows that the list showed more than once.",
     "api_duplicate_rows_differing": "Repeated rows whose content differs from the row that is kept.",
     "db_total_rows": "Live rows of the copy.",
-    "api_unique_not_in_db": "Rows that the list showed and the copy lacks, before the second look, with "
-    "refused rows and without young ones.",
+    "api_unique_not_in_db": "Rows that the source's list showed and the copy lacks, before each was asked for by "
+    "itself; refused rows count, rows that changed after the last sync don't.",
     "confirmed_missing": "Rows that the copy lacks and a repair would insert.",
-    "db_not_in_api_unique": "Live rows of the copy that the list did not show, before the second look.",
+    "db_not_in_api_unique": "Live rows of the copy that the source's list did not show, before each was "
+    "asked for by itself.",
     "confirmed_deleted": "Live rows of the copy that are proven to be gone at the source.",
     "rows_differing": "Live rows of the copy that are proven to differ from the source.",
     "nested_rows_drifted": "Nested rows that a repair would insert, update or delete, in all tables of the entity.",
-    "feed_noise": "Suspects on which the second look found source and copy in agreement: the list was wrong "
+    "feed_noise": "Rows that seemed wrong, and were right when each was asked for by itself: the list was wrong "
     "for a moment.",
     "rows_young": "Rows that changed after the last sync, so that the next one brings them.",
     "rows_due": "Rows that lack only what was not kept when they were written, such as `extra`: a full sync "

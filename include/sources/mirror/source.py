@@ -11,6 +11,7 @@ from psycopg import Connection
 from include.api.envelopes import ENVELOPES
 from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
+from include.confidence.sides import Sides
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Api, Check, Connections, ReadAnswer, Synced, SyncFailed, entity_of, require_lookback
 from include.sources.mirror.context import MirrorContext
@@ -43,7 +44,7 @@ class Mirror:
     - `per_minute`: the vendor's limit of requests, None for no limit
     - `error_policy`: what the API's own statuses mean
     - `own_metrics`: what the metrics of its own forensics mean, in a sentence each
-    - `after_repair`, `planned_name`: as in `Source`
+    - `sides`, `planned_name`: as in `Source`
     - `in_brief`: what is read of records that lists show in brief
     - `enumerations`: by table, the fields with a small set of the vendor's words, such as a status. The census of
       fields keeps their values, so name none that people fill in.
@@ -65,7 +66,7 @@ class Mirror:
     health: Limits = field(default_factory=Limits)
     own_metrics: Mapping[str, str] = field(default_factory=dict)
     enumerations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    after_repair: str = "The copy then has what the source has now: don't repair if the source is what is wrong."
+    sides: Sides = field(default_factory=Sides)
     planned_name: str = ""
     in_brief: tuple[ReadAnswer, ...] = ()
 

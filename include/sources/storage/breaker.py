@@ -9,7 +9,7 @@ object counts as missing only if the bucket shows objects of other images (see `
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from psycopg import Connection, sql
@@ -26,6 +26,10 @@ SHARE, MIN_IMAGES = 0.05, 5
 CAUSE = (
     "bucket misconfigured, wrong endpoint, or data loss. Check endpoint_url and bucket_name of connection 'storage'"
     " and look into the bucket before anything is repaired"
+)
+REMOVED = (
+    "the originals of {there} other images are there, so bucket and endpoint are right: find out who or what has"
+    " removed these before anything is repaired"
 )
 WORKER = "worker failures, or data loss. Look into the worker's log and the bucket before anything is repaired"
 LATELY = "look into the bucket before anything is repaired"
@@ -51,8 +55,29 @@ class Slices(Limit):
         return [replace(gate, reason=f"{gate.reason}. {said}")]
 
 
+@dataclass(frozen=True)
+class Absent(Limit):
+    """The limit of images whose object of one kind is missing.
+
+    If others of that kind are there, bucket and endpoint are right, and `message` does not apply. `others` says what
+    does.
+    """
+
+    others: str = field(kw_only=True)
+
+    def gates(self, summary: ForensicSummary, history: Sequence[PastRun]) -> list[Gate]:
+        [gate] = super().gates(summary, history)
+        if gate.verdict is not Verdict.HOLD:
+            return [gate]
+        there, reason = summary.metrics[self.of] - gate.value, gate.reason
+        if there > 0:
+            reason = reason.removesuffix(self.message) + self.others.format(there=f"{there:,}")
+        left = summary.metrics.get("in_processing")
+        return [replace(gate, reason=f"{reason}. Left alone, as they are in processing: {left}" if left else reason)]
+
+
 LIMITS: tuple[Policy, ...] = (
-    Limit("missing_original", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=CAUSE),
+    Absent("missing_original", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=CAUSE, others=REMOVED),
     Limit("missing_staged", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=WORKER),
     Slices("missing_lately", of="looked_at_lately", share=SHARE, min_rows=MIN_IMAGES, message=LATELY),
     # Missing from a bucket that does not show the objects of other images either.

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 METRICS: Mapping[str, str] = {
     "checked": "Images that were read, without deleted ones.",
     "looked_at": "Images that were judged, with every object that they need looked at.",
-    "missing_original": "Images whose original object is proven to be absent; those in processing are left alone.",
-    "missing_staged": "Images whose staged object is proven to be absent; those in processing are left alone.",
+    "missing_original": "Images whose original object is proven to be absent.",
+    "missing_staged": "Images whose staged object is proven to be absent.",
     "missing_lately": "Images that lack an object now, plus those that unattended runs have marked lately; 0 if "
     "none lacks one now.",
     "marked_lately": "Images that unattended runs have marked lately, without what a person decided.",

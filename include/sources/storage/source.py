@@ -14,6 +14,7 @@ from include.confidence.account import Account
 from include.confidence.field_figures import with_fields
 from include.confidence.health import Alert, Limits
 from include.confidence.policy import Policy, RepairShare, Trend, Unproven, Verdict, judge
+from include.confidence.sides import Sides
 from include.confidence.summary import ForensicSummary
 from include.sources.answer_census import AnswerCensus
 from include.sources.base import (
@@ -57,6 +58,17 @@ LEFT_ALONE = LeftOut(
 )
 
 
+SIDES = Sides(
+    copy="in the application",
+    source="after a repair",
+    after_resume="each sync marks changed images whose objects are missing, unless too many are: then it is refused",
+    after_repair=(
+        "Images without their objects are then marked as broken in the application, and no object comes back by that:"
+        " don't repair if the objects are only out of reach, or can be brought back."
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Images:
     """The only entity."""
@@ -93,10 +105,7 @@ class Storage:
     # No record is mirrored, so no field has a path.
     answer_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     read_answers: tuple[ReadAnswer, ...] = ANSWERS
-    after_repair: str = (
-        "Images without their objects are then marked as broken in the application, and no object comes back by that:"
-        " don't repair if the objects are only out of reach, or can be brought back."
-    )
+    sides: Sides = SIDES
     # The folder of an object tells more than the id of its image.
     planned_name: str = "coalesce(p.before ->> 'original_key', p.before ->> 'staged_key')"
     pause: timedelta = timedelta(seconds=5)
