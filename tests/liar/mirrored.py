@@ -162,6 +162,9 @@ class Mirrored:
     def is_nested(self, table: str) -> bool:
         return any(table == part.table.name for entity in self.source.entities for part in entity.parts)
 
+    def has_ended(self, table: str, key: Key) -> bool:
+        return False
+
     def unsound(self) -> list[str]:
         return [
             f"{derived.table.name} is outdated in {wrong} rows"

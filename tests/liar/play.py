@@ -263,7 +263,7 @@ class _Run:
             name = self._account.name_of(table, key)
             if key not in copy[table] and self._account.is_nested(table) and self._telling.hid_inside(name):
                 return True
-            return key not in copy[table] and self._telling.hid(key, name)
+            return key not in copy[table] and (self._account.has_ended(table, key) or self._telling.hid(key, name))
 
         return differences(self._truth, copy, excused)
 

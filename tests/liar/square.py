@@ -69,6 +69,12 @@ class Account(Mirrored, contract.Account):
             return ":".join((*key, "IN_STOCK"))
         return ":".join(map(str, key)) if table == "inventory_counts" else super().name_of(table, key)
 
+    def has_ended(self, table: str, key: Key) -> bool:
+        if table != "catalog_inventory":
+            return False
+        variation = self.control.row("variations", key[0])
+        return variation is None or variation["is_deleted"]
+
     def change(self, random: Random, about: Collection[str]) -> list[list[Mutation]]:
         numbers, kinds = range(random.choice([1, 2, 4])), {contract.KINDS[name] for name in about}
         everything = {contract.KINDS[entity.name] for entity in self.source.entities}

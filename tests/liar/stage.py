@@ -97,6 +97,9 @@ class LiarAccount(Account, Protocol):
     def is_nested(self, table: str) -> bool:
         """Whether these rows come inside the records of another table."""
 
+    def has_ended(self, table: str, key: Key) -> bool:
+        """Whether rows of a history that imply this row imply nothing any more, as their series has ended."""
+
     def change(self, random: Random, about: Collection[str]) -> list[list[Any]]:
         """Make random changes at the source, mostly of these entities, and return them as steps of mutations."""
 
@@ -144,6 +147,9 @@ class NotMirrored:
         return False
 
     def is_nested(self, table: str) -> bool:
+        return False
+
+    def has_ended(self, table: str, key: Key) -> bool:
         return False
 
     def due(self) -> set[tuple[str, Key]]:

@@ -60,3 +60,27 @@ def test_deleted_records_that_the_list_hides_are_not_left_out(conn, warehouse, h
         scanned = shop.night()["items"]
     account = scanned.accounts["items"]
     assert (scanned.incomplete, scanned.plan.rows, account.not_proven, account.equal) == ("", 0, 0, len(ids))
+
+
+def test_a_list_out_of_a_cache_excuses_no_difference(conn, warehouse):
+    """It shows none of the rows and says that it is old, as if all of them had changed later."""
+    table = Table("vendor", "items", (Column("id"), Column("name"), Column("updated_at", instant)))
+    pages = Cursor("data", as_of="as_of")
+    source = mirror(Listed(table, own("items"), Request("/items"), pages, changes=Since("since"), leaves_out=NOTHING))
+    changed = datetime.now(UTC) - timedelta(hours=6)
+    items = [{"id": f"i{number}", "name": "true", "updated_at": changed.isoformat()} for number in range(5)]
+    cached = []
+
+    def answers(path, params):
+        if len(path) > 1:
+            return next(item for item in items if item["id"] == path[1])
+        return {"data": [], "as_of": cached[0]} if cached else {"data": items}
+
+    with mirrored(conn, warehouse, source, answers) as shop:
+        shop.sync()
+        conn.execute("UPDATE vendor.items SET name = 'false' WHERE id = 'i3'")
+        cached.append((changed - timedelta(hours=1)).isoformat())
+        scanned = shop.night()["items"]
+        account = scanned.accounts["items"]
+        assert (account.equal, account.young, account.not_proven) == (4, 0, 1)
+        assert set(shop.unproven()) == {"i3"}

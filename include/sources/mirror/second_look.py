@@ -159,7 +159,7 @@ def _settle_by_look_up(
         for suspect in suspects[value]:
             if suspect.key in contradicted:
                 _settle_unproven(extract, suspect, contradicted[suspect.key])
-            elif not _settle_shown(extract, suspect, look, listed_in):
+            elif not _settle_shown(context, extract, suspect, look, listed_in):
                 not_shown.setdefault(value, []).append(suspect)
     return not_shown
 
@@ -198,7 +198,9 @@ def _settle_absent(context: MirrorContext, extract: Extract, absent: Sequence[Su
             _settle(extract, suspect, "noise" if suspect.operation == "insert" else "confirmed")
 
 
-def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Mapping[tuple, datetime]) -> bool:
+def _settle_shown(
+    context: MirrorContext, extract: Extract, suspect: Suspect, look: Look, listed_in: Mapping[tuple, datetime]
+) -> bool:
     """Settle a suspect, unless the look shows neither it nor its hidden series. Return whether it is settled.
 
     If the look shows the row, it replaces the staged one, and the two have to agree. `listed_in`: the newest versions
@@ -209,7 +211,7 @@ def _settle_shown(extract: Extract, suspect: Suspect, look: Look, listed_in: Map
     if look.unknown or (suspect.key not in rows and None in rows):
         _settle_unproven(extract, suspect, look.unknown or "a row without a usable id came in its place")
         return True
-    if suspect.operation == "delete" and is_followed(extract, suspect.key, look.rows):
+    if suspect.operation == "delete" and is_followed(context, extract, suspect.key, look.rows):
         _settle(extract, suspect, "young")
         return True
     if suspect.key not in rows:

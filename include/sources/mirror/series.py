@@ -6,9 +6,11 @@ from psycopg import sql
 
 from include.sources.mirror.agreement import changed_late
 from include.sources.mirror.changes import Since, Window
+from include.sources.mirror.context import MirrorContext
+from include.sources.mirror.entity import Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Row
-from include.warehouse import row_conditions
+from include.warehouse import row_conditions, sync_log
 from include.warehouse.sql_fragments import are, key_array, same_key
 from include.warehouse.table import Table
 
@@ -63,11 +65,11 @@ def is_hidden_series(extract: Extract, key: tuple, shown: Collection[tuple]) -> 
     return own in others and extract.stage.conn.execute(query).fetchone() is None
 
 
-def is_followed(extract: Extract, key: tuple, shown: Iterable[Row]) -> bool:
+def is_followed(context: MirrorContext, extract: Extract, key: tuple, shown: Iterable[Row]) -> bool:
     """Return whether a list lacks this row because it has changed, or was followed, after the list was read.
 
-    Then one of the rows that an address shows is of its series, and changed as late. The next sync brings it, if it
-    asks for what changed. Without versions in its key a row is all there is of its series.
+    Then one of the rows that an address shows is of its series, changed as late, and the next sync will ask for it: the
+    list's own clock is not believed alone. Without versions in its key a row is all there is of its series.
     """
     table, stage = extract.entity.table, extract.stage
     if table.moment is None or not isinstance(extract.entity.changes, Since | Window):
@@ -79,7 +81,18 @@ def is_followed(extract: Extract, key: tuple, shown: Iterable[Row]) -> bool:
     series = _series(table)
     own = tuple(key[table.key.index(name)] for name in series)
     of_series = (row for row in shown if table.named(row, series) == own)
-    return any(changed_late(extract, *table.named(row, [table.moment])) for row in of_series)
+    return any(
+        changed_late(extract, *table.named(row, [table.moment])) and _is_asked_for(context, extract.entity, row)
+        for row in of_series
+    )
+
+
+def _is_asked_for(context: MirrorContext, entity: Entity, row: Row) -> bool:
+    """Return whether the next sync asks for changes as old as this row's."""
+    (moment,) = entity.table.named(row, [entity.table.moment])
+    place = str(*entity.table.named(row, [entity.partitions.column])) if entity.partitions else ""
+    since = sync_log.state(context.conn, context.source.name, entity.name, place).since(context.source.lookback)
+    return since is None or moment >= since
 
 
 def _series(table: Table) -> tuple[str, ...]:
