@@ -98,40 +98,35 @@ def complete_page(
     known = len(page.rows) - len(rows) - len(briefs)
     wanted = list(briefs)
     before = listed_versions(skipped_before)
-    deleted, absent, skipped = [], [], [(key, Look(unknown=OVER_LIMIT)) for key in wanted[limit:] if limit is not None]
-    contradicted: dict[tuple, str] = {}
-    for key, look in _look_up_listed(context, entity, {key: briefs[key] for key in wanted[:limit]}):
-        if why := _contradiction(entity, briefs[key], look):
-            contradicted[key] = why
-        elif look.unknown:
-            skipped.append((key, look))
-        elif look.tombstone and listed:
-            skipped.append((key, Look(unknown=DELETED_BUT_LISTED)))
+    asked, left = (wanted, []) if limit is None else (wanted[:limit], wanted[limit:])
+    skipped = [_skipped_record(entity, key, partition, briefs[key], Look(unknown=OVER_LIMIT)) for key in left]
+    deleted, absent = [], []
+    for key, look in _look_up_listed(context, entity, {key: briefs[key] for key in asked}):
+        brief = briefs[key]
+        contradiction = _contradiction(entity, brief, look)
+        judged = _judged(entity, brief, look, before.get(key), listed=listed)
+        if contradiction or judged.unknown:
+            skipped.append(_skipped_record(entity, key, partition, brief, judged, contradiction))
         elif look.tombstone:
             deleted.append(key)
         elif not look.rows:
             absent.append(key)
-        elif any(
-            is_older(entity, row, listed)
-            for row in look.rows
-            for listed in (_version_of(entity, briefs[key]), before.get(key))
-        ):
-            skipped.append((key, Look(unknown=OLDER_THAN_LISTED)))
         else:
             rows += look.rows
-    return CompletePage(
-        replace(page, rows=rows),
-        tuple(deleted),
-        tuple(absent),
-        known,
-        (
-            *(_skipped_record(entity, key, partition, briefs[key], look) for key, look in skipped),
-            *(
-                replace(_skipped_record(entity, key, partition, briefs[key], Look(unknown=why)), contradicted=True)
-                for key, why in contradicted.items()
-            ),
-        ),
-    )
+    return CompletePage(replace(page, rows=rows), tuple(deleted), tuple(absent), known, tuple(skipped))
+
+
+def _judged(entity: Discovered, brief: Row, look: Look, before: datetime | None, *, listed: bool) -> Look:
+    """Return the look at a record's own address, unknown if it can't be believed beside what lists show.
+
+    `before`: the newest version that another list has shown. `listed`: as in `complete_page`.
+    """
+    if look.tombstone and listed:
+        return Look(unknown=DELETED_BUT_LISTED)
+    versions = (_version_of(entity, brief), before)
+    if any(is_older(entity, row, version) for row in look.rows for version in versions):
+        return Look(unknown=OLDER_THAN_LISTED)
+    return look
 
 
 def _look_up_listed(
@@ -178,9 +173,13 @@ def _version_of(entity: Discovered, brief: Row) -> datetime | None:
     return entity.shown.named(brief, [version])[0] if version else None
 
 
-def _skipped_record(entity: Discovered, key: tuple, partition: str, brief: Row, look: Look) -> SkippedRecord:
+def _skipped_record(
+    entity: Discovered, key: tuple, partition: str, brief: Row, look: Look, contradiction: str = ""
+) -> SkippedRecord:
     moment, version = (time and time.isoformat() for time in (moment_of(entity, brief), _version_of(entity, brief)))
-    return SkippedRecord(list(key), partition, moment, look.unknown, look.needs_person, version)
+    return SkippedRecord(
+        list(key), partition, moment, contradiction or look.unknown, look.needs_person, version, bool(contradiction)
+    )
 
 
 def read_keys(stage: Stage, entity: Discovered, page: Page) -> set[tuple]:
