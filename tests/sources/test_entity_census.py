@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -215,7 +216,7 @@ def test_what_a_renaming_empties_is_as_the_question_says(shop, conn):
         texts={},
         sides=Sides(),
         plan_link=str,
-        hours=20,
+        until=datetime.now(UTC),
     )
     assert asked.held[0].sentences[0].startswith("**`tickets.subject` looks renamed to `title` at the source.**")
 

@@ -184,10 +184,19 @@ def _clone(entity: Entity, row: Record, number: int) -> Record:
     for part in entity.parts:
         if not _shared(part):
             clone = _renamed(clone, _part_keys(part, row), number)
-    for column in entity.table.key:
+    for place, column in enumerate(entity.table.key):
         if column not in pointing:
-            clone = _put(clone, path_of(entity, column), _other(value_of(entity, row, column), number))
+            value = value_of(entity, row, column)
+            # Rows inside a record may name it by themselves.
+            for part in entity.parts:
+                clone = _renamed(clone, {(_field(part.table, part.by[place]), str(value))}, number)
+            clone = _put(clone, path_of(entity, column), _other(value, number))
     return clone
+
+
+def _field(table: Table, column: str) -> str:
+    """The name of a column's field."""
+    return next(each.field or each.name for each in table.columns if each.name == column)
 
 
 def _shared(part: Part) -> bool:
@@ -237,6 +246,8 @@ def _unread(entity: Entity, event: Mapping[str, Any], record: Record, *readers: 
         found = [read(event) for read in readers]
     except Exception as error:  # noqa: BLE001 - the author's functions may fail in any way
         return f"can't read ({type(error).__name__}: {error})"
+    if wrong := [each for each in found if not isinstance(each, Mapping | None)]:
+        return f"takes {type(wrong[0]).__name__} {wrong[0]!r} for a record of"
     keys = [entity.table.key_of(each) for each in found if each is not None]
     return "" if entity.table.key_of(record) in keys else "finds no record in"
 

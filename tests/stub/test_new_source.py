@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from include import sources
-from include.api import paginators
+from include.api.paginators import tokens
 from include.sources import get_source
 from include.sources.mirror import derive, entity, listing, lookup_mistakes, lookup_request, source
 from include.warehouse import table
@@ -287,7 +287,7 @@ def texts(nodes: list[ast.expr]) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(entity, 15), (lookup_request, 5), (lookup_mistakes, 2), (listing, 1), (derive, 1), (source, 5), (paginators, 2)],
+    [(entity, 15), (lookup_request, 5), (lookup_mistakes, 2), (listing, 1), (derive, 1), (source, 5), (tokens, 2)],
     ids=lambda each: each.__name__.rpartition(".")[2] if hasattr(each, "__name__") else None,
 )
 def test_the_tutorial_explains_every_refusal(module, least):

@@ -326,6 +326,14 @@ LABELED = {"tools": [{**TOOL, "labels": [{"id": "red", "text": "Red"}, {"id": "n
 
 
 class TestRowsInsideRecords:
+    def test_name_the_record_that_they_are_in_also_if_the_api_names_it(self):
+        part = replace(labels("id"), rows=lambda tool: tool["labels"])
+        named = {**TOOL, "labels": [{"id": "red", "text": "Red", "tool_id": TOOL["id"]}]}
+        store = Store(mirror(tools(parts=(part,))), {"tools": [named]}, unique={"labels"})
+        found = [(tool["id"], label["tool_id"]) for tool in store.rows["tools"] for label in tool["labels"]]
+        assert len(found) == 10 == len(set(found))
+        assert all(tool == label for tool, label in found)
+
     def test_share_their_ids_where_the_key_tells_them_apart(self):
         store = Store(mirror(tools(parts=(labels("tool_id", "id"),))), LABELED)
         found = [[label["id"] for label in tool["labels"]] for tool in store.rows["tools"]]

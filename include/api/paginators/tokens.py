@@ -13,8 +13,8 @@ from include.api.list_answers import as_count, as_rows, listed_rows, optional_ro
 from include.api.paginators.base import FRESH, Crawl, Page, Paginator, Position
 from include.api.request import Answer, Request
 
-# What APIs write in place of the address of a next page where there is none.
-NO_LINK = (None, "", False)
+# What some APIs write where others leave out the address of the next page.
+NO_LINK = ("", False)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,9 @@ class NextLink(Paginator):
             link = value_at(answer.data, self.key) if self.key else None
         if self.key is None:
             link = _next_in_header(answer.headers.get("Link", ""))
-        following = None if link in NO_LINK or _is_end(answer.data, self.end) else query_of(link)
+        elif link in NO_LINK:
+            link = None
+        following = None if link is None or _is_end(answer.data, self.end) else query_of(link)
         total = as_count(value_at(answer.data, self.total)) if self.total else None
         return Page(position, rows, following, total_entries=total, date=answer.date)
 
