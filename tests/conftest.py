@@ -50,24 +50,22 @@ LEFT_OUT = {} if os.environ.get("CI") else MISSING
 collect_ignore = list(LEFT_OUT)
 
 
-# Of the files that run a whole stack, those that take longest: one process plays a file, so they begin first. Most
-# share a stack that stands to the process' end, and takes an eighth of a core while it waits: they come after the rest.
-LONGEST = ("test_workers.py", "test_sources.py", "test_order.py", "test_fab.py", "test_wheel.py")
-LONGEST_SHARING = ("test_cases.py", "test_crash.py", "test_marks.py")
+# Of the files that run a whole stack, those that take longest: one process plays a file, so they begin first.
+LONGEST = (
+    "test_workers.py",
+    "test_sources.py",
+    "test_order.py",
+    "test_fab.py",
+    "test_cases.py",
+    "test_crash.py",
+    "test_marks.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest files begin first, and those that share a stack last."""
-
-    def place(item: pytest.Item) -> tuple[int, int]:
-        name = item.path.name
-        if name in LONGEST:
-            return 0, LONGEST.index(name)
-        if item.path.parent.name not in ("scheduler", "browser"):
-            return 1, 0
-        return 2, LONGEST_SHARING.index(name) if name in LONGEST_SHARING else len(LONGEST_SHARING)
-
-    items.sort(key=place)
+    """Let the longest files begin first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
 
 
 # The collection makes 800,000 objects that stay to the end. To look through them again and again for garbage took 40 %
