@@ -105,7 +105,7 @@ def test_resume_writer_of_a_held_run_marked_as_done_is_not(platform):
     assert state == "failed"
     # What failed behind it is cleared with that.
     platform.airflow.mark(RECONCILE, run_id, "resume_writer", "success")
-    until(lambda: platform.attempt(run_id, "report") == (2, "failed"), "the second report", 90)
+    until(lambda: platform.attempt(run_id, "report") == (2, "failed"), "the second report", 180)
     assert ended(platform, run_id) == "failed"
     assert platform.writer().stands
     assert "although resume_writer does not look failed" in platform.airflow.last_log(RECONCILE, run_id, "report")

@@ -77,3 +77,14 @@ def test_only_crew_call_of_all_is_believed(agency):
     agency.by_hand("delete", booked, resource)
     agency.sync("full")
     assert {*agency.crew(booked)} == {resource}
+
+
+def test_crews_that_flex_has_lost_everywhere_are_brought_again_by_a_full_sync(agency, booked):
+    for each in booked:
+        for resource in agency.crew(each):
+            agency.by_hand("delete", each, resource)
+    agency.hire(booked[0])
+    with pytest.raises(SyncFailed, match="trigger flex_sync with mode full"):
+        agency.sync()
+    agency.sync("full")
+    assert [len(agency.crew(each)) for each in booked] == [3, 2, 2]

@@ -66,12 +66,15 @@ class _InDoubt(Exception):
     """Nobody knows whether a write happened. The gate is uncertain already."""
 
 
-def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted) -> Report:
-    """Bring one element to the desired crew, or do what another `planner` plans. Errors become states of the report."""
+def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted, *, believes_gone: bool = False) -> Report:
+    """Bring one element to the desired crew, or do what another `planner` plans. Errors become states of the report.
+
+    `believes_gone`: a person says that our lines may be gone from all crew calls.
+    """
     began = time.monotonic()
     try:
         with gate.claimed(worker.conn, element_id, worker.run, worker.sync_id) as held:
-            report = _Element(worker, held, planner).run()
+            report = _Element(worker, held, planner, believes_gone=believes_gone).run()
     except GateClosed as closed:
         report = Report(element_id, closed.state, problems=(str(closed),))
     return replace(report, seconds=time.monotonic() - began)
@@ -80,8 +83,9 @@ def sync_element(worker: Worker, element_id: UUID, planner: Planner = wanted) ->
 class _Element:
     """The work on one element whose gate is claimed."""
 
-    def __init__(self, worker: Worker, held: Gate, planner: Planner) -> None:
+    def __init__(self, worker: Worker, held: Gate, planner: Planner, *, believes_gone: bool) -> None:
         self._worker, self._gate, self._planner = worker, held, planner
+        self._believes_gone = believes_gone
         self._api, self._conn, self._id = worker.api, worker.conn, held.element_id
         self._events: list[Event] = []
         self._problems: list[str] = []
@@ -176,7 +180,8 @@ class _Element:
 
         Raises Unreadable if the reads disagree.
         """
-        looked = look(self._api, self._conn, self._id, self._crew, self._worker.pauses)
+        believes_gone = self._believes_gone
+        looked = look(self._api, self._conn, self._id, self._crew, self._worker.pauses, believes_gone=believes_gone)
         actions = self._planner(self._crew, looked.lines).actions
         # A line that is back counts as ours, so there may be more to do.
         if not actions and not looked.back:

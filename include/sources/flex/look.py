@@ -55,11 +55,13 @@ def look(
     pauses: Sequence[float],
     *,
     with_record: bool = False,
+    believes_gone: bool = False,
 ) -> Looked:
     """Read the rows of a crew call; also its record if `with_record`, or if the rows differ from the lines we know.
 
-    `conn` is the warehouse. If lines are gone, all is read again after the last of the `pauses` (seconds): Flex may lag
-    behind at all addresses. Raises Unreadable, and whatever `ApiClient.send` raises.
+    `conn` is the warehouse, `believes_gone` as in `element.sync_element`. If lines are gone, all is read again after
+    the last of the `pauses` (seconds): Flex may lag behind at all addresses. Raises Unreadable, and whatever
+    `ApiClient.send` raises.
     """
     looked = _look_once(api, element_id, crew, with_record=with_record)
     if looked.gone:
@@ -67,7 +69,7 @@ def look(
         again = _look_once(api, element_id, crew, with_record=with_record)
         if ({*again.lines}, again.gone, again.exists) != ({*looked.lines}, looked.gone, looked.exists):
             raise Unreadable("lines of ours were gone, and another read shows something else")
-        if all(line.kind != CONTACT for line in looked.lines):
+        if not believes_gone and all(line.kind != CONTACT for line in looked.lines):
             require_any_shown(api, desired.others(conn, element_id))
     return looked
 
@@ -128,8 +130,8 @@ def require_any_shown(api: ApiClient, others: Sequence[UUID]) -> None:
     if others and not any(calls.exists(api, line_id) for line_id in others):
         raise Unreadable(
             f"Flex shows none of our lines here, and none on {len(others)} other crew calls either, as if the token had"
-            " lost the right to see contacts. If people have taken all of them off, put any contact on this crew call"
-            " by hand"
+            " lost the right to see contacts. If it has its rights, and Flex has really lost all of them, trigger"
+            " flex_sync with mode full"
         )
 
 

@@ -141,7 +141,8 @@ def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
             _release(context, sync_id, fenced, reopened)
         awake = [element_id for element_id in elements if element_id not in resting]
         asked_by = UUID(params["triggered_by"]) if params.get("triggered_by") else None
-        for report in carried_out(context, awake, sync_id, fenced, triggered_by=asked_by):
+        work = partial(element.sync_element, believes_gone=params["mode"] == "full")
+        for report in carried_out(context, awake, sync_id, fenced, work, asked_by):
             reports.append(report)
         with fenced(conn):
             _remember(conn, reports, context.run, released=bool(reopened))
