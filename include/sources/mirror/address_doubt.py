@@ -106,13 +106,20 @@ def is_another_account(context: MirrorContext, extract: Extract) -> bool:
     entity, stage = extract.entity, extract.stage
     if entity.partitions and entity.partitions.column in entity.lookup.by:
         return False
-    names = {"stage": stage.sql, "table": entity.table.sql, "same": same_key(entity.table.key, "s", "t")}
-    if stage.conn.execute(sql.SQL(ONLY_NEW).format(**names)).rowcount == 0:
+    if not stage.conn.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(stage.sql)).rowcount or shows_known_row(extract):
         return False
     newest = _newest_rows(context, entity)
     if not newest or _shows_one(context, entity.table, entity.lookup, newest, outage=True):
         return False
     return not _finds_another_entity(context, extract, None, outage=True)
+
+
+def shows_known_row(extract: Extract) -> bool:
+    """Return whether a list has shown a row that the copy has too."""
+    names = {"stage": extract.stage.sql, "table": extract.entity.table.sql}
+    same = same_key(extract.entity.table.key, "s", "t")
+    query = sql.SQL("SELECT FROM {stage} s JOIN {table} t ON {same} LIMIT 1").format(same=same, **names)
+    return extract.stage.conn.execute(query).rowcount > 0
 
 
 def has_lost_all_rows(context: MirrorContext, extract: Extract) -> bool:
@@ -204,10 +211,6 @@ def _is_at(column: str | None, place: object) -> sql.Composable:
         return sql.SQL("true")
     return sql.SQL("{} = {}").format(sql.Identifier("t", column), sql.Literal(place))
 
-
-ONLY_NEW = """
-SELECT FROM {stage} HAVING count(*) > 0 AND NOT EXISTS (SELECT FROM {stage} s JOIN {table} t ON {same})
-"""
 
 PLACES = """
 SELECT {place}, {key} FROM {plan} p LEFT JOIN {places} l ON {own} = {place}

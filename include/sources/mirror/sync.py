@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from include.api.errors import ApiError, FixConfiguration, ListCapped
 from include.sources.base import NeedsPerson, SyncFailed
-from include.sources.mirror.address_doubt import is_another_account
+from include.sources.mirror.address_doubt import is_another_account, shows_known_row
 from include.sources.mirror.changes import Feed
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
@@ -96,7 +96,11 @@ def _finish(context: MirrorContext, sync_id: int, counts: Mapping[str, Counts], 
 
 
 class _Sync:
-    """One sync in progress. `counts` grow with each table that is written."""
+    """One sync in progress.
+
+    - `counts`: grow with each table that is written
+    - `is_known_account`: a list has shown a row that the copy has, so the token is of the same account for all of them
+    """
 
     def __init__(self, context: MirrorContext, sync_id: int, epoch: int, full: bool):
         self.context = context
@@ -105,6 +109,7 @@ class _Sync:
         self.full = full
         self.clock = SourceClock(context)
         self.counts: dict[str, Counts] = {}
+        self.is_known_account = False
 
     def due(self, entity: Entity) -> bool:
         """Return whether the sync reads the entity's lists.
@@ -138,9 +143,11 @@ class _Sync:
             extract = stage_changes(context, entity, groups, self.clock, full=self.full)
         if never_synced(context, entity):
             require_declared_start(context, extract)
-        if is_another_account(context, extract):
-            extract.drop()
-            raise _another_account(context.source.name, entity)
+        if not self.is_known_account:
+            if is_another_account(context, extract):
+                extract.drop()
+                raise _another_account(context.source.name, entity)
+            self.is_known_account = shows_known_row(extract)
         if not self.full:
             skip_changes_before_reset(context, extract)
         feed = entity.changes if isinstance(entity.changes, Feed) and all(group.since for group in groups) else None
