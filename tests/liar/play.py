@@ -180,9 +180,11 @@ class _Run:
                 what = f"{planned} changes are planned, and {needed} are needed"
                 self._outcome.breaks("false plan", [what, *wrong])
             return True
-        wrong = self._wrong(self._account.live())
-        # What is computed of young rows comes with them, of rows lost on both sides with the next full sync.
-        computed = self._plan.whole and not self._account.young() and not self._lost_on_both_sides()
+        live = self._account.live()
+        wrong = self._wrong(live)
+        # What is computed of young rows comes with them, of rows that list and copy lack with the next full sync.
+        lacking = any(rows.keys() - live.get(table, {}).keys() for table, rows in self._truth.items())
+        computed = self._plan.whole and not (self._account.young() or lacking or self._lost_on_both_sides())
         self._outcome.breaks("false", wrong + (self._account.unsound() if computed else []))
         return True
 
