@@ -6,7 +6,7 @@ from include.sources.base import SyncFailed
 
 from .flex import Agency, Booked
 
-HIDDEN = "Flex shows none of our lines here, and none on {} other crew calls either"
+HIDDEN = "Flex shows none of our lines here, and none of {} on other crew calls either"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_of_all_crew_calls_make_nobody_missing(agency, booked):
     people = [{*agency.crew(each)} for each in booked]
     hide(agency, *booked)
     _, new = agency.hire(booked[0])
-    with pytest.raises(SyncFailed, match=HIDDEN.format(2)):
+    with pytest.raises(SyncFailed, match=HIDDEN.format(4)):
         agency.sync()
     summary = agency.scan()
     assert (summary.plan.insert, summary.metrics["stale_rows"], summary.metrics["unreadable"]) == (0, 0, 3)
@@ -46,7 +46,7 @@ def test_of_all_crew_calls_make_nobody_missing(agency, booked):
 def test_of_a_crew_call_that_nobody_names_any_more_stay_ours(agency, booked):
     hide(agency, *booked)
     agency.conn.execute("DELETE FROM flex.jobs WHERE id = %s", [booked[0].job])
-    with pytest.raises(SyncFailed, match=HIDDEN.format(2)):
+    with pytest.raises(SyncFailed, match=HIDDEN.format(4)):
         agency.sync()
     agency.control.clear()
     agency.sync()
@@ -59,6 +59,20 @@ def test_crew_that_people_have_taken_off_is_missing_if_others_are_shown(agency, 
             agency.by_hand("delete", each, resource)
     agency.sync("full")
     assert [len(agency.crew(each)) for each in booked] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_crew_is_missing_although_people_have_taken_one_off_another_crew_call_too(agency, booked, newest_first):
+    """Another line of that crew call is shown, so nothing is hidden."""
+    for each in booked[:2]:
+        for resource in agency.crew(each):
+            agency.by_hand("delete", each, resource)
+    query = "SELECT flex_line_item_id FROM flex.owned_line WHERE flex_element_id = %s ORDER BY made_at"
+    lines = [line for (line,) in agency.conn.execute(query, [booked[2].element]).fetchall()]
+    taken_off = lines[-1] if newest_first else lines[0]
+    people = {line.id: resource for resource, line in agency.crew(booked[2]).items()}
+    agency.by_hand("delete", booked[2], people[taken_off])
+    assert agency.scan().metrics["unreadable"] == 0
 
 
 def test_crews_that_people_have_taken_off_everywhere_are_missing_if_anybody_is_shown(agency, booked):

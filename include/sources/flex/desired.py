@@ -75,12 +75,13 @@ JOIN (
 WHERE c.flex_element_id <> %(element)s AND p.flex_resource_id IS NOT NULL
 """).format(assigned=ASSIGNED)
 
-# The newest line of each of some crew calls. People may have deleted one or the other.
+# The newest line of each other crew call, then the second newest. People may have deleted one or the other.
 OTHERS = """
 SELECT flex_line_item_id FROM (
-  SELECT DISTINCT ON (flex_element_id) flex_line_item_id, made_at FROM flex.owned_line
-  WHERE flex_element_id <> %s AND gone_at IS NULL ORDER BY flex_element_id, made_at DESC
-) newest ORDER BY made_at DESC LIMIT 5
+  SELECT flex_line_item_id, made_at,
+    row_number() OVER (PARTITION BY flex_element_id ORDER BY made_at DESC, flex_line_item_id) AS place
+  FROM flex.owned_line WHERE flex_element_id <> %s AND gone_at IS NULL
+) lines ORDER BY place, made_at DESC LIMIT 10
 """
 
 # Our rows and lines are left out: only the holder of the gate changes them, and cascades from these tables.
