@@ -4,8 +4,8 @@ Each kind of copy restores its own rows (`Copy`). Those of mirrors do it in `inc
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
@@ -134,24 +134,19 @@ def roll_back(
     seconds.
     """
     source = source_of(conn, sync_id)
+    if dry_run:
+        return _count(conn, copy, source, sync_id, run=run, reason=reason)
     rollback_id = sync_log.begin(conn, source, "rollback", run, undoes=sync_id, reason=reason)
-    tables: Mapping[str, Counts] = {}
-    conflicts: list[Conflict] = []
     try:
-        with copy.transaction(), _alone(conn, source, timeout, dry_run=dry_run):
+        with copy.transaction(), fence.exclusive(conn, source, timeout):
             conflicts = copy.conflicts(sync_id)
-            if conflicts and not (force or dry_run):
+            if conflicts and not force:
                 raise RollbackRefused(
                     f"sync_id {sync_id} can't be undone, rows have changed since: {'; '.join(map(str, conflicts))}."
                     " Roll back the later sync_ids first, newest first, or set force to overwrite those rows"
                 )
-            tables = copy.restore(sync_id, rollback_id, dry_run=dry_run)
+            tables = copy.restore(sync_id, rollback_id, dry_run=False)
             _restore_states(conn, source, sync_id, rollback_id)
-            if dry_run:
-                raise _DryRun
-    except _DryRun:
-        conn.execute("DELETE FROM confidence.sync_log WHERE sync_id = %s", [rollback_id])
-        return Undone(None, tables, tuple(conflicts))
     except Exception as error:
         sync_log.finish(conn, rollback_id, {}, error=str(error) or type(error).__name__)
         raise
@@ -159,15 +154,14 @@ def roll_back(
     return Undone(rollback_id, tables, tuple(conflicts))
 
 
-@contextmanager
-def _alone(conn: Connection, source: str, timeout: float, *, dry_run: bool) -> Iterator[None]:
-    """Open a transaction during which nobody else can write to the copy; on a dry run others can."""
-    if dry_run:
-        with conn.transaction():
-            yield
-    else:
-        with fence.exclusive(conn, source, timeout):
-            yield
+def _count(conn: Connection, copy: Copy, source: str, sync_id: int, *, run: str, reason: str) -> Undone:
+    """Return what a rollback would do. Its log row is rolled back too: a dropped one would cut the history off."""
+    with suppress(_DryRun), copy.transaction(), conn.transaction():
+        rollback_id = sync_log.begin(conn, source, "rollback", run, undoes=sync_id, reason=reason)
+        conflicts = tuple(copy.conflicts(sync_id))
+        counted = Undone(None, copy.restore(sync_id, rollback_id, dry_run=True), conflicts)
+        raise _DryRun
+    return counted
 
 
 def _restore_states(conn: Connection, source: str, sync_id: int, rollback_id: int) -> None:
