@@ -213,6 +213,12 @@ class TestDryRun:
         with pytest.raises(RollbackRefused):
             undo(conn, done.sync_id)
 
+    def test_leaves_the_history_whole(self, conn):
+        """A log row that is dropped takes what was before it out of `as_of`, histories and months."""
+        done = synced(conn, PARTS, [part(1)])
+        undo(conn, done.sync_id, dry_run=True)
+        assert count(conn, "confidence.dropped_changes") == 0
+
     def test_is_read_from_json_as_it_was_written(self, conn):
         done = synced(conn, PARTS, [part(1)])
         synced(conn, PARTS, [part(1, "later")])
