@@ -5,7 +5,7 @@ Each kind of copy restores its own rows (`Copy`). Those of mirrors do it in `inc
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self
 
@@ -99,12 +99,8 @@ class Copy(Protocol):
     def restore(self, sync_id: int, rollback_id: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Put back the rows that `sync_id` changed and log each under `rollback_id`; return the counts by table.
 
-        After a dry run the caller rolls both transactions back, so on a dry run only count rows outside of them.
+        After a dry run the caller rolls the warehouse's transaction back; on a dry run only count rows outside of it.
         """
-
-
-class _DryRun(Exception):
-    """Raised at the end of a dry run, to roll its transactions back."""
 
 
 def source_of(conn: Connection, sync_id: int) -> str:
@@ -156,12 +152,10 @@ def roll_back(
 
 def _count(conn: Connection, copy: Copy, source: str, sync_id: int, *, run: str, reason: str) -> Undone:
     """Return what a rollback would do. Its log row is rolled back too: a dropped one would cut the history off."""
-    with suppress(_DryRun), copy.transaction(), conn.transaction():
+    with copy.transaction(), conn.transaction(force_rollback=True):
         rollback_id = sync_log.begin(conn, source, "rollback", run, undoes=sync_id, reason=reason)
-        conflicts = tuple(copy.conflicts(sync_id))
-        counted = Undone(None, copy.restore(sync_id, rollback_id, dry_run=True), conflicts)
-        raise _DryRun
-    return counted
+        conflicts = copy.conflicts(sync_id)
+        return Undone(None, copy.restore(sync_id, rollback_id, dry_run=True), tuple(conflicts))
 
 
 def _restore_states(conn: Connection, source: str, sync_id: int, rollback_id: int) -> None:

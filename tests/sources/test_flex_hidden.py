@@ -6,7 +6,7 @@ from include.sources.base import SyncFailed
 
 from .flex import Agency, Booked
 
-HIDDEN = "Flex shows none of our lines here, and none of {} on other crew calls either"
+HIDDEN = "Flex shows none of our lines here, and none of {} asked for on other crew calls either"
 
 
 @pytest.fixture

@@ -707,7 +707,7 @@ class TestFailures:
         synced.sync()
         self.gone(synced, old, new)
         synced.hire(old)
-        with pytest.raises(SyncFailed, match="none of 1 on other crew calls either"):
+        with pytest.raises(SyncFailed, match="none of 1 asked for on other crew calls either"):
             synced.sync()
         assert synced.waiting() == {old.job}
 

@@ -129,9 +129,9 @@ def require_any_shown(api: ApiClient, others: Sequence[UUID]) -> None:
     """Raise Unreadable if there are lines of ours on other crew calls, and Flex shows none of them."""
     if others and not any(calls.exists(api, line_id) for line_id in others):
         raise Unreadable(
-            f"Flex shows none of our lines here, and none of {len(others)} on other crew calls either, as if the token"
-            " had lost the right to see contacts. If it has its rights, and Flex has really lost all of them, trigger"
-            " flex_sync with mode full"
+            f"Flex shows none of our lines here, and none of {len(others)} asked for on other crew calls either, as if"
+            " the token had lost the right to see contacts. If it has its rights, and Flex has really lost all of them,"
+            " trigger flex_sync with mode full"
         )
 
 
