@@ -89,8 +89,9 @@ def _hold_lines(held: Held) -> Iterator[str]:
     again = f", in {held.runs} runs one after the other" if held.runs > 1 else ""
     yield f"### {held.entity}{scope}"
     yield from (f"- {sentence}" for sentence in held.sentences)
-    before = f", not yet by that of {time_text(held.before)}" if held.before else ""
-    yield f"- First seen by the scan of {time_text(held.since)}{before}{again}."
+    since, before = time_text(held.since), held.before and time_text(held.before)
+    not_by = f", not yet by {'the one before it' if before == since else f'that of {before}'}" if before else ""
+    yield f"- First seen by the scan of {since}{not_by}{again}."
     yield from (f"- What stands out{pattern}." for pattern in held.patterns)
     if held.nothing_in_common:
         yield "- Nothing stands out: the rows to change have nothing in common that sets them apart from the others."

@@ -205,6 +205,7 @@ def test_says_since_when_it_has_been_so(conn):
     judged(conn, "good before", good, run="good before")
     judged(conn, "long ago", bad, run="long ago")
     judged(conn, "good", good, run="good")
+    conn.execute("UPDATE confidence.forensic_run SET scanned_at = scanned_at - interval '1 day'")
     judged(conn, "worse", bad, run="worse")
     judged(conn, "once more in that run", bad, run="worse")
     # What was good of something else, or not judged, ends nothing.
@@ -218,6 +219,13 @@ def test_says_since_when_it_has_been_so(conn):
     (good,) = conn.execute("SELECT scanned_at FROM confidence.forensic_run WHERE scan_id = 'good'").fetchone()
     times = f"{first:%Y-%m-%d %H:%M %Z}, not yet by that of {good:%Y-%m-%d %H:%M %Z}"
     assert f"- First seen by the scan of {times}, in 2 runs one after the other." in question_text.markdown(found)
+
+
+def test_two_scans_of_one_minute_are_not_told_by_the_same_time(conn):
+    judged(conn, "good", Judgement(Verdict.PASS, (), (), ()), run="good")
+    judged(conn, "worse", Judgement(Verdict.WARN, (METRIC,), ("too many",), ()), run="worse")
+    conn.execute("UPDATE confidence.forensic_run SET scanned_at = date_trunc('minute', scanned_at)")
+    assert "not yet by the one before it." in question_text.markdown(asked(conn, FAR))
 
 
 def test_what_is_worse_for_the_first_time_is_no_streak(conn):
