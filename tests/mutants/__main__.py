@@ -26,7 +26,7 @@ from tests.mutants.mutations import Mutant, mutants_of
 from tests.mutants.reach import Reach, Recorder
 
 CORE = ("include/warehouse", "include/confidence", "include/api", "include/sources/mirror")
-# The tests that may notice a fault in it; those of one source alone come into it where they lie to it.
+# The tests that may notice a fault in it.
 TESTS = (
     "tests/api",
     "tests/confidence",
@@ -34,16 +34,7 @@ TESTS = (
     "tests/contract",
     "tests/plugins/test_operators.py",
     "tests/plugins/test_watch.py",
-    "tests/sources/test_faults.py",
-    "tests/sources/test_mirror_evidence.py",
-    "tests/sources/test_scan.py",
-    "tests/sources/test_spoilt_answers.py",
-    "tests/sources/test_square_checks.py",
-    "tests/sources/test_square_evidence.py",
-    "tests/sources/test_sync.py",
-    "tests/sources/test_tekmetric_lies.py",
-    "tests/sources/test_tekmetric_scan.py",
-    "tests/sources/test_tekmetric_sync.py",
+    "tests/sources",
 )
 # How long the tests of one mutant may take, measured without it.
 TESTS_SECONDS = 90

@@ -74,11 +74,12 @@ class Reach:
         each function one, then one more of each.
 
         Those that reach its line; if none does, those that reach its statement, then those that reach a line that names
-        what it declares, then those of the module.
+        what it declares, then those of the module. A line outside of functions is reached by whatever imports it first.
         """
         lines = self.lines.get(str(mutant.path), {})
         text = mutant.path.read_text()
-        ways = ([mutant.line], _statement(text, mutant.line), _mentions(text, mutant.line), lines)
+        near = ([mutant.line], _statement(text, mutant.line)) if mutant.line in _in_functions(text) else ()
+        ways = (*near, _mentions(text, mutant.line), lines)
         found = next(filter(None, (self._of(lines, way) for way in ways)), set())
         return self._as_many(found, f"test_{mutant.path.name}", within)
 
@@ -102,6 +103,12 @@ class Reach:
         return chosen
 
 
+def _in_functions(text: str) -> frozenset[int]:
+    """The lines of all functions' bodies."""
+    functions = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef))
+    return frozenset(line for node in functions for line in range(node.body[0].lineno, node.end_lineno + 1))
+
+
 def _statement(text: str, line: int) -> Sequence[int]:
     """The lines of the innermost statement at a line."""
     around = [
@@ -114,8 +121,8 @@ def _statement(text: str, line: int) -> Sequence[int]:
 
 
 def _mentions(text: str, line: int) -> Iterator[int]:
-    """The lines that name what the outermost or the class's statement at a line declares."""
-    tree = ast.parse(text)
+    """The lines of functions that name what the outermost or the class's statement at a line declares."""
+    tree, inside = ast.parse(text), _in_functions(text)
     for node in ast.walk(tree):
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
@@ -123,4 +130,6 @@ def _mentions(text: str, line: int) -> Iterator[int]:
         if targets and node.lineno <= line <= node.end_lineno:
             names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
             named = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b") if names else None
-            yield from (n for n, each in enumerate(text.splitlines(), 1) if named and named.search(each))
+            yield from (
+                n for n, each in enumerate(text.splitlines(), 1) if n in inside and named and named.search(each)
+            )

@@ -51,6 +51,7 @@ def mutant_at(module: Path, line: int) -> Mutant:
         (8, {"statement": [6], "elsewhere": [13]}, ["statement"]),
         (1, {"mention": [8], "elsewhere": [13]}, ["mention"]),
         (2, {"mention": [13], "elsewhere": [6]}, ["mention"]),
+        (2, {"import": [1, 2, 5], "mention": [13]}, ["mention"]),
         (4, {"one": [13], "other": [6]}, ["one", "other"]),
         (13, {}, []),
     ],
