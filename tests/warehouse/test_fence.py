@@ -90,6 +90,14 @@ class TestStop:
         assert ids(conn) == [1]
         assert fence.stop(conn, SOURCE, RUN, timeout=1).epoch == 1
 
+    def test_names_no_session_that_only_reads_the_fence_or_writes_elsewhere(self, conn, connect):
+        reading, elsewhere, writing = connect("a page"), connect("somebody"), connect("shop_sync/scheduled")
+        with reading.transaction(), elsewhere.transaction(), fence.writing(writing, SOURCE, epoch=0):
+            fence.read(reading, SOURCE)
+            elsewhere.execute("SELECT FROM confidence.sync_log FOR SHARE")
+            with pytest.raises(DrainTimeout, match=r"any source: pid [0-9]+ shop_sync/scheduled\)"):
+                fence.stop(conn, SOURCE, RUN, timeout=0.05)
+
     def test_leaves_no_lock_timeout_behind(self, conn):
         fence.stop(conn, SOURCE, RUN, timeout=1)
         assert conn.execute("SHOW lock_timeout").fetchone() == ("0",)

@@ -41,6 +41,25 @@ def test_failure_keeps_its_reason(conn):
     assert log(conn, sync_id, "state", "error", "rows_read") == ("failed", "the vendor is down", 0)
 
 
+def test_has_never_synced_until_a_sync_of_its_own_has_brought_something(conn):
+    other = sync_log.begin(conn, "repairshopr", "sync", "repairshopr_sync/1")
+    sync_log.finish(conn, other, {})
+    failed = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    sync_log.finish(conn, failed, {}, error="the vendor is down")
+    sync_log.finish(conn, sync_log.begin(conn, SOURCE, "repair", "shop_reconcile/1"), {})
+    assert not sync_log.ever_synced(conn, SOURCE)
+    sync_log.finish(conn, sync_log.begin(conn, SOURCE, "sync", "shop_sync/2"), {})
+    assert sync_log.ever_synced(conn, SOURCE)
+
+
+def test_has_synced_if_one_of_its_entities_is_in_step(conn):
+    sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
+    sync_log.advance(conn, sync_id, "repairshopr", "parts", watermark=day(1))
+    assert not sync_log.ever_synced(conn, SOURCE)
+    sync_log.advance(conn, sync_id, SOURCE, "parts", watermark=day(1))
+    assert sync_log.ever_synced(conn, SOURCE)
+
+
 def test_requests_are_kept_with_those_that_failed(conn):
     sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
     assert log(conn, sync_id, "requests", "request_errors") == (0, 0)
