@@ -187,8 +187,8 @@ def test_what_no_sync_has_brought_for_days_is_missing(shop, conn):
     sync_entities(shop.context)
     conn.execute("UPDATE confidence.sync_state SET watermark = watermark - interval '7 days'")
     before, now = datetime.now(UTC) - timedelta(days=2), datetime.now(UTC)
-    old, new = shop.control.ids("customers")[:2]
-    changes = [(old, before), (new, now)]
+    old, older, new = shop.control.ids("customers")[:3]
+    changes = [(old, before), (older, before - timedelta(days=1)), (new, now)]
     shop.control.mutate(
         *[
             Mutation("update", "customers", id_, row={"firstname": "changed", "updated_at": moment.isoformat()})
@@ -196,7 +196,7 @@ def test_what_no_sync_has_brought_for_days_is_missing(shop, conn):
         ]
     )
     summary = scanned(shop, "customers")
-    assert (summary.metrics["rows_differing"], summary.metrics["rows_young"], summary.plan.update) == (1, 1, 1)
+    assert (summary.metrics["rows_differing"], summary.metrics["rows_young"], summary.plan.update) == (2, 1, 2)
     judgements.save_judgement(conn, summary, PASSED)
     sync_id, _ = repair_entities(shop.context, [summary])
     assert all(check.after == 0 for check in verify_repair(shop.context, [summary], sync_id))

@@ -457,6 +457,20 @@ class TestCounts:
         sync_entities(seller.context)
         assert 17 in {row["quantity"] for row in rows(conn, name).values()}
 
+    def test_that_changed_before_the_list_hid_it_is_not_young(self, seller, conn, count):
+        seller.control.mutate(Mutation("update", "counts", count, {"quantity": "17"}))
+        sync_entities(seller.context)
+        variation = count.split(":")[0]
+
+        def hide(request, data):
+            if "catalog_object_ids" in request.body:
+                return data
+            return {**data, "counts": [row for row in data["counts"] if row["catalog_object_id"] != variation]}
+
+        with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
+            summary = scanned(replace(seller, context=context), "inventory_counts")
+        assert (plan(summary), summary.metrics["rows_young"]) == (NOTHING, 0)
+
     def test_history_is_accounted_for(self, seller, conn, count):
         """Readings that the list shows no more are out of scope; all others are compared."""
         before = len(rows(conn, "inventory_counts"))
