@@ -1,4 +1,4 @@
-"""The questions about holds as they were put to people, with their answers: `confidence.question`.
+"""The questions about holds as they were put to people, with their answers: `confidence.question` and `.answer`.
 
 Airflow keeps a question too, but shows its first text if the task is cleared and asks again. Every function works in
 the transaction of the connection that it is given and never commits.
@@ -37,6 +37,20 @@ class Asked:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
+@dataclass(frozen=True)
+class Given:
+    """An answer to a question: a decision of `holds.Decision`, and the entities that it leaves out of a repair."""
+
+    decision: str
+    decided_by: str
+    decided_at: datetime
+    reason: str | None
+    left_out: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "left_out", tuple(self.left_out))
+
+
 def keep(
     conn: Connection, source: str, run: str, scan_ids: Sequence[str], text: str, planned: Collection[str] = ()
 ) -> None:
@@ -58,7 +72,7 @@ def note_answer(
     reason: str | None,
     left_out: Collection[str],
 ) -> None:
-    """Keep the answer to the questions about the holds of these scans; it replaces an earlier one."""
+    """Keep the answer to the questions about the holds of these scans. It is the newest one of several."""
     values = {"decision": decision, "who": who, "reason": reason, "left_out": list(left_out)}
     conn.execute(ANSWER, values | {"source": source, "scans": list(scan_ids)})
 
@@ -67,6 +81,12 @@ def of_run(conn: Connection, run: str) -> Asked | None:
     """Return the newest question of the run `dag_id/run_id`; None if it has asked nothing."""
     with conn.cursor(row_factory=class_row(Asked)) as cursor:
         return cursor.execute(f"{ASKED} WHERE run = %s ORDER BY asked_at DESC LIMIT 1", [run]).fetchone()
+
+
+def answers(conn: Connection, run: str) -> list[Given]:
+    """Return all answers to the questions of the run `dag_id/run_id`, the first one first."""
+    with conn.cursor(row_factory=class_row(Given)) as cursor:
+        return cursor.execute(ANSWERS, [run]).fetchall()
 
 
 def answered_before(conn: Connection, source: str, run: str) -> Asked | None:
@@ -83,10 +103,21 @@ ON CONFLICT (source, asked_at) DO UPDATE SET run = excluded.run, text = excluded
 """
 
 ANSWER = """
-UPDATE confidence.question SET decision = %(decision)s, decided_by = %(who)s, decided_at = clock_timestamp(),
-  reason = %(reason)s, left_out = %(left_out)s
-WHERE source = %(source)s
-  AND asked_at IN (SELECT asked_at FROM confidence.forensic_run WHERE scan_id = ANY (%(scans)s))
+WITH answered AS (
+  UPDATE confidence.question SET decision = %(decision)s, decided_by = %(who)s, decided_at = clock_timestamp(),
+    reason = %(reason)s, left_out = %(left_out)s
+  WHERE source = %(source)s
+    AND asked_at IN (SELECT asked_at FROM confidence.forensic_run WHERE scan_id = ANY (%(scans)s))
+  RETURNING source, asked_at, decided_at, decision, decided_by, reason, left_out
+)
+INSERT INTO confidence.answer (source, asked_at, decided_at, decision, decided_by, reason, left_out)
+SELECT * FROM answered
+"""
+
+ANSWERS = """
+SELECT a.decision, a.decided_by, a.decided_at, a.reason, a.left_out
+FROM confidence.answer a JOIN confidence.question q USING (source, asked_at)
+WHERE q.run = %s ORDER BY a.decided_at
 """
 
 ASKED = """

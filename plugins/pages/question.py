@@ -39,6 +39,7 @@ class Form:
       answered
     - `plans`: by entity, the plan that a repair would apply; the form offers to leave some out if there are several
     - `answer`: None while it waits for one; `taken`: the run has acted on it
+    - `before`: the answers that the run has acted on before
     """
 
     run: str
@@ -50,6 +51,7 @@ class Form:
     plans: dict[str, Plan]
     answer: Answer | None
     taken: bool
+    before: tuple[questions.Given, ...]
 
     @property
     def rows(self) -> dict[str, int]:
@@ -66,6 +68,7 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
     # Airflow may still have the text of an earlier attempt. Old questions have no text in the warehouse.
     parts = question_text.parts((kept and kept.text) or found.text)
     planned = {scan.entity: scan.plan for scan in scans if scan.run == run and kept and scan.entity in kept.planned}
+    taken, given = _is_taken(kept, found.answer), questions.answers(conn, run)
     return Form(
         run=run,
         attempt=found.attempt,
@@ -83,7 +86,8 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
         earlier=Markup(MARKDOWN.render(parts.earlier)),
         plans=dict(sorted(planned.items())),
         answer=found.answer,
-        taken=_is_taken(kept, found.answer),
+        taken=taken,
+        before=tuple(given[:-1] if taken else given),
     )
 
 

@@ -280,13 +280,13 @@ def test_try_later(server, connect, reply, status):
 )
 def test_an_unreadable_answer_is_fetched_again(server, connect, reply, fault, told):
     server.replies(reply(**fault))
-    error = fetch_error(connect(attempts=2, timeout=(2.0, 0.1)))
+    error = fetch_error(connect(attempts=2, timeout=(2.0, 0.5)))
     assert type(error) is TryLater
     assert told in str(error)
     assert len(server.received) == 2
 
     server.replies(reply(**fault), reply({"id": 1}))
-    assert connect(timeout=(2.0, 0.1)).get("/items").data == {"id": 1}
+    assert connect(timeout=(2.0, 0.5)).get("/items").data == {"id": 1}
 
 
 @pytest.mark.parametrize(

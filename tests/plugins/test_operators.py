@@ -399,6 +399,14 @@ class TestHold:
         assert "was answered by Ada" in again.text
         assert "Reason: `first I ask the shop`" in again.text
         assert (again.decision, again.decided_by, again.reason) == ("keep", "Ada", "first I ask the shop")
+        with pytest.raises(DownstreamTasksSkipped):
+            answer(held, "Resume without repair", reason="the shop says so")
+        given = questions.answers(conn, held.name)
+        assert [(each.decision, each.reason) for each in given] == [
+            ("keep", "first I ask the shop"),
+            ("resume", "the shop says so"),
+        ]
+        assert questions.answers(conn, "another/run") == []
 
     def test_asks_with_the_reasons_and_a_time_limit(self, held, asked, monkeypatch):
         [question] = asked

@@ -34,7 +34,7 @@ from include.confidence.queries.runs import Run
 from include.confidence.queries.scans import Scan
 from include.confidence.queries.syncs import SyncRow
 from include.confidence.queries.trends import EntityScope, Point, RunDrift, Series, TotalDrift
-from include.confidence.questions import Asked
+from include.confidence.questions import Asked, Given
 from include.confidence.stop_budget import Proof
 from include.confidence.summary import Plan
 from include.confidence.unproven import Unproven
@@ -404,6 +404,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "question_of": None,
         "comes": False,
         "kept": KEPT,
+        "answers": [],
         "aftermath": PENDING,
         "evidence": replace(EVIDENCE, scans=()),
         "failed_runs": [],
@@ -430,6 +431,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in ("question_of", "comes"):
         monkeypatch.setattr(html.question, name, lambda *_, of=name: says[of])
     monkeypatch.setattr(html.question.questions, "of_run", lambda *_: says["kept"])
+    monkeypatch.setattr(html.question.questions, "answers", lambda *_: says["answers"])
     loaded = ("rollback_run", "source_of_sync", "run_state", "failed_runs", "with_data")
     for name in ("list_planned", "name_planned", "count_planned", "logged_tables", "days_kept", *loaded):
         monkeypatch.setattr(html, name, lambda *_, of=name, **__: says[of])
@@ -716,6 +718,24 @@ def test_answer_before_the_last_one_stands_outside_of_the_folded_question(known)
     known["kept"] = replace(KEPT, text=TEXT.replace("\n\n### line_items", f"\n\n{before}\n\n### line_items"))
     text = of_run().text
     assert text.index("Answered by Ada") < text.index(before) < text.index("The question as it was asked")
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_all_answers_before_are_listed_if_there_were_several(known, taken):
+    asking(known, "line_items")
+    known["question_of"] = replace(QUESTION, answer=Answer("Resume without repair", "Eve", AT, "", ()))
+    known["kept"] = replace(KEPT, decided_at=AT + timedelta(seconds=1) if taken else AT - timedelta(seconds=1))
+    known["answers"] = [
+        Given("keep", "Ada", AT, "<b>first</b> I ask", ()),
+        Given("keep", NOBODY, AT, None, ()),
+        *([Given("resume", "Eve", AT, None, ())] if taken else []),
+    ]
+    text = " ".join(of_run().text.split())
+    assert "Ada chose Keep stopped. Reason: <b>first</b> I ask" in text
+    assert "nobody answered in time Keep stopped" in text
+    assert "Eve chose" not in text
+    del known["answers"][0]
+    assert "Answers before" not in of_run().text
 
 
 def test_hold_that_nobody_is_asked_about_has_a_button_to_be_asked(known):
