@@ -275,7 +275,7 @@ def test_try_later(server, connect, reply, status):
         ({"body": b'{"total": NaN}'}, "broken JSON"),
         ({"body": b'{"items": [1, 2, 3, 4]}', "cut": True}, "connection failed"),
         ({"hang_up": True}, "connection failed"),
-        ({"delay": 0.3}, "timed out"),
+        ({"delay": 1.5}, "timed out"),
     ],
 )
 def test_an_unreadable_answer_is_fetched_again(server, connect, reply, fault, told):
