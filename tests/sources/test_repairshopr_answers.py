@@ -122,12 +122,14 @@ def test_error_beside_rows_is_no_list(synced, conn):
         scanned(synced, "customers")
 
 
+@pytest.mark.parametrize("beside", [{"message": "temporarily unavailable"}, {"code": 503, "msg": "busy"}])
 @pytest.mark.parametrize("resource", ["tickets", "payments"])
-def test_message_beside_an_empty_list_is_no_empty_list(synced, conn, resource):
+def test_message_beside_an_empty_list_is_no_empty_list(synced, conn, resource, beside):
     query = "SELECT watermark FROM confidence.sync_state WHERE entity = %s"
     before = conn.execute(query, [resource]).fetchall()
-    lie = always(lambda request, data: {resource: [], "message": "temporarily unavailable"}, f"/{resource}")
-    with twisted(synced.context, lie) as context, pytest.raises(SyncFailed, match=f"{resource}.*'message'"):
+    lie = always(lambda request, data: {resource: [], **beside}, f"/{resource}")
+    told = f"{resource}.*{next(iter(beside))!r}"
+    with twisted(synced.context, lie) as context, pytest.raises(SyncFailed, match=told):
         sync_entities(context)
     assert conn.execute(query, [resource]).fetchall() == before
 
