@@ -325,6 +325,28 @@ class TestOrders:
         assert {key for key in rows(conn, "order_line_items") if key[0] == order} == {(order, o["uid"]) for o in others}
         assert (order, first["uid"]) in rows(conn, "order_line_items", live=False)
 
+    def test_line_that_vanished_while_the_list_was_read_is_gone(self, synced, conn):
+        """The order is the first of two pages: with the line, and later without it."""
+        order = next(o for o in synced.control.ids("orders") if len(synced.control.row("orders", o)["line_items"]) > 1)
+        others = synced.control.row("orders", order)["line_items"][1:]
+        shown = [synced.context.client.get(f"/v2/orders/{order}").data["order"]]
+        synced.control.mutate(Mutation("update", "orders", order, {"line_items": others}))
+        shown.append(synced.context.client.get(f"/v2/orders/{order}").data["order"])
+        with twisted(synced.context, lambda request, data: data) as context:
+            exchange = context.client._exchange
+
+            def two_pages(request):
+                if request.path != "/v2/orders/search":
+                    return exchange(request)
+                page = int(request.body.get("cursor", 0))
+                first = {name: value for name, value in request.body.items() if name != "cursor"}
+                told = {"orders": [shown[page]]} if page else {"orders": [shown[page]], "cursor": "1"}
+                return replace(exchange(replace(request, body=first)), data=told)
+
+            context.client._exchange = two_pages
+            sync_entities(context)
+        assert {key for key in rows(conn, "order_line_items") if key[0] == order} == {(order, o["uid"]) for o in others}
+
     @pytest.mark.parametrize("silent", [False, True])
     def test_lines_in_another_order_have_other_places(self, synced, conn, silent):
         """Also if the order has no newer version: then a scan sees it, and a repair would bring it."""
