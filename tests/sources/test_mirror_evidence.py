@@ -452,6 +452,16 @@ class TestSecondLooks:
         summary = scanned(filled, "customers")
         assert (summary.metrics["rows_differing"], summary.metrics["unproven"], summary.incomplete) == (0, 0, "")
 
+    def test_leave_nothing_of_a_mass_of_lost_rows_to_the_next_night(self, open_shop, conn):
+        few = dict.fromkeys(("customers", "invoices", "line_items", "products", "tickets", "estimates"), 3)
+        shop = open_shop(**few, payments=1200)
+        sync_entities(shop.context)
+        lose(conn, "payments", 1175)
+        summary = scanned(shop, "payments")
+        assert (summary.plan.insert, summary.metrics["unproven"], summary.incomplete) == (1175, 0, "")
+        repair_entities(shop.context, [summary])
+        assert live(conn, "payments") == set(shop.control.ids("payments"))
+
     def test_are_not_needed_by_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
         monkeypatch.setattr(second_look, "SECOND_READINGS", 1)
         lose(conn, "payments", 30)
