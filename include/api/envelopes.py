@@ -12,7 +12,13 @@ ERRORS = ("errors", "error")
 # More such keys around rows or a record. A record that is the answer itself may have fields of these names.
 ENVELOPES = (*ERRORS, "message", "messages", "exceptionMessage")
 # Keys and values by which an envelope says that the request failed. Again a record may have such fields.
-FAILED = {"success": ("false", "0"), "ok": ("false", "0"), "status": ("error", "fail", "failed", "failure")}
+FAILED = {
+    "success": re.compile("false|0"),
+    "ok": re.compile("false|0"),
+    "status": re.compile("error|fail|failed|failure|[45][0-9][0-9]"),
+    # HTTP's status, which some vendors tell in an answer with another one.
+    **dict.fromkeys(("code", "statusCode", "status_code"), re.compile("[45][0-9][0-9]")),
+}
 
 
 def refuse_envelope(data: Any, around: str = "") -> None:
@@ -21,7 +27,8 @@ def refuse_envelope(data: Any, around: str = "") -> None:
     `around`: the key of the rows or the record. A list of messages is no error.
     """
     refuse_errors(data, [key for key in ENVELOPES if key in ERRORS or key != around])
-    failed = [key for key, values in FAILED.items() if isinstance(data, dict) and str(data.get(key)).lower() in values]
+    told = {key: str(data.get(key)).lower() for key in FAILED} if isinstance(data, dict) else {}
+    failed = [key for key, value in told.items() if FAILED[key].fullmatch(value)]
     if failed:
         raise RefuseData(f"its {failed[0]!r} says that it failed, so it is no answer")
 

@@ -320,13 +320,25 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
 
 
 @pytest.mark.parametrize(
-    "verdict", [{"success": False}, {"ok": False}, {"status": "error"}, {"status": "FAILED"}, {"success": "false"}]
+    "verdict",
+    [
+        {"success": False},
+        {"ok": False},
+        {"status": "error"},
+        {"status": "FAILED"},
+        {"success": "false"},
+        {"code": 503, "msg": "busy"},
+        {"status": 429, "title": "Too Many Requests", "detail": "busy"},
+        {"statusCode": "500"},
+        {"status_code": 404},
+    ],
 )
 @pytest.mark.parametrize("paginator", [LINES, Cursor("line_items"), Cursor("line_items", optional=True), Single()])
 def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
     with pytest.raises(RefuseData, match=f"its '{next(iter(verdict))}' says that it failed"):
         paginator.read(Answer({"line_items": [], **verdict}), paginator.start)
-    assert paginator.read(Answer({"line_items": rows(1), "success": True, "status": "ok"}), paginator.start)
+    for fine in ({"success": True, "status": "ok"}, {"code": 0, "msg": "done"}, {"code": 200}, {"code": "E4"}):
+        assert paginator.read(Answer({"line_items": rows(1), **fine}), paginator.start)
 
 
 def test_a_row_may_have_a_field_that_is_named_like_an_error():

@@ -31,6 +31,9 @@ MESSAGES = (
     {"exceptionMessage": "temporarily unavailable"},
     {"status": 500, "error": "Internal Server Error", "path": "/"},
     {"type": "ERROR", "message": "temporarily unavailable", "data": None},
+    {"code": 503, "msg": "temporarily unavailable"},
+    {"status": "error"},
+    {"result": None},
 )
 NOTHING = (None, "", {}, [])
 STATUSES = (400, 401, 403, 404, 405, 409, 410, 422, 429, 500, 502, 503, 504)

@@ -96,6 +96,30 @@ class TestChildrenOfASync:
         sync_entities(filled.context)
         assert live(conn, "line_items") == before
 
+    @pytest.mark.parametrize("lines", [{}, "", None, "none"])
+    def test_are_not_gone_because_their_invoice_has_something_else_than_a_list(self, filled, conn, lines):
+        invoice = touched_invoice(filled, conn)
+        before = live(conn, "line_items")
+        told = []
+
+        def lie(request, data):
+            if request.path == f"/invoices/{invoice}":
+                told.append(request)
+                return {"invoice": {**data["invoice"], "line_items": lines}}
+            if request.path == "/line_items" and request.params.get("invoice_id") == invoice:
+                return emptied_with_its_totals(request, data)
+            if request.path == "/line_items":
+                return {**data, "line_items": [row for row in data["line_items"] if row["invoice_id"] != invoice]}
+            return data
+
+        with twisted(filled.context, lie) as context:
+            with pytest.raises(SyncFailed, match="line_items"):
+                sync_entities(context)
+            assert told
+            summary = scanned(replace_context(filled, context))
+        assert (summary.plan.delete, summary.metrics["unproven"] > 0) == (0, True)
+        assert live(conn, "line_items") == before
+
     def test_are_not_gone_because_one_list_says_so_twice(self, filled, conn):
         """Their list tells where it ends, and no other address shows them."""
         lines = replace(LINES, lookup=replace(LINES.lookup, witness=None, complete=True))
@@ -451,6 +475,16 @@ class TestSecondLooks:
         sync_entities(filled.context, full=True)
         summary = scanned(filled, "customers")
         assert (summary.metrics["rows_differing"], summary.metrics["unproven"], summary.incomplete) == (0, 0, "")
+
+    def test_leave_nothing_of_a_mass_of_lost_rows_to_the_next_night(self, open_shop, conn):
+        few = dict.fromkeys(("customers", "invoices", "line_items", "products", "tickets", "estimates"), 3)
+        shop = open_shop(**few, payments=1200)
+        sync_entities(shop.context)
+        lose(conn, "payments", 1175)
+        summary = scanned(shop, "payments")
+        assert (summary.plan.insert, summary.metrics["unproven"], summary.incomplete) == (1175, 0, "")
+        repair_entities(shop.context, [summary])
+        assert live(conn, "payments") == set(shop.control.ids("payments"))
 
     def test_are_not_needed_by_rows_that_the_list_shows_in_full(self, filled, conn, monkeypatch):
         monkeypatch.setattr(second_look, "SECOND_READINGS", 1)

@@ -1,10 +1,13 @@
 """RepairShopr's answers that are no answers, and the habits of its lists that nobody documents."""
 
+import time
+
 import pytest
 
 from include.api.errors import ApiError
 from include.simulators.repairshopr import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror.repair import repair_entities
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
@@ -122,14 +125,40 @@ def test_error_beside_rows_is_no_list(synced, conn):
         scanned(synced, "customers")
 
 
+@pytest.mark.parametrize("beside", [{"message": "temporarily unavailable"}, {"code": 503, "msg": "busy"}])
 @pytest.mark.parametrize("resource", ["tickets", "payments"])
-def test_message_beside_an_empty_list_is_no_empty_list(synced, conn, resource):
+def test_message_beside_an_empty_list_is_no_empty_list(synced, conn, resource, beside):
     query = "SELECT watermark FROM confidence.sync_state WHERE entity = %s"
     before = conn.execute(query, [resource]).fetchall()
-    lie = always(lambda request, data: {resource: [], "message": "temporarily unavailable"}, f"/{resource}")
-    with twisted(synced.context, lie) as context, pytest.raises(SyncFailed, match=f"{resource}.*'message'"):
+    lie = always(lambda request, data: {resource: [], **beside}, f"/{resource}")
+    told = f"{resource}.*{next(iter(beside))!r}"
+    with twisted(synced.context, lie) as context, pytest.raises(SyncFailed, match=told):
         sync_entities(context)
     assert conn.execute(query, [resource]).fetchall() == before
+
+
+@pytest.mark.parametrize("resource", ["invoices", "tickets"])
+def test_change_that_the_list_of_changes_never_shows_is_found_at_night(synced, conn, resource):
+    """That list is empty for good, and says so of itself. The list of all shows the change."""
+    name = {"invoices": "note", "tickets": "subject"}[resource]
+    (id_,) = conn.execute(f"SELECT min(id) FROM repairshopr.{resource}").fetchone()
+    synced.control.mutate(Mutation("update", resource, id_, {name: "changed"}))
+    # The source tells the time in seconds.
+    time.sleep(2)
+
+    def lie(request, data):
+        if request.path != f"/{resource}" or "since_updated_at" not in request.params:
+            return data
+        return {resource: [], "meta": {"total_pages": 0, "total_entries": 0, "per_page": 25, "page": 1}}
+
+    with twisted(synced.context, lie) as context:
+        for _ in range(2):
+            sync_entities(context)
+    summary = scanned(synced, resource)
+    assert (changes(summary), summary.metrics["rows_young"]) == ((0, 1, 0), 0)
+    repair_entities(synced.context, [summary])
+    changed = conn.execute(f"SELECT {name} FROM repairshopr.{resource} WHERE id = %s", [id_]).fetchone()
+    assert changed == ("changed",)
 
 
 def test_message_beside_an_invoice_without_lines_proves_no_absence(synced, conn):

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from include.api.errors import ApiError, NotFound, TryLater
 from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation, lists
-from include.sources.base import IntegrityFailed, SyncFailed, entity_of
+from include.sources.base import IntegrityFailed, NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
@@ -793,6 +793,7 @@ class TestOneLocation:
         with pytest.raises(SyncFailed, match=f"orders: .*all of {refused}") as failed:
             sync_entities(seller.context)
         assert fault.kind == "errors" or "403 (INSUFFICIENT_SCOPES)" in str(failed.value)
+        assert isinstance(failed.value, NeedsPerson) is (fault.kind == "status")
         orders = rows(conn, "orders")
         assert (there in orders, elsewhere in orders) == (False, True)
         assert elsewhere in {row["order_id"] for row in rows(conn, "payments").values()}
@@ -835,7 +836,7 @@ class TestOneLocation:
 
     def test_of_all_fails_as_one(self, seller, conn):
         seller.control.fault(Fault("status", "orders/search", status=401, times=None))
-        with pytest.raises(SyncFailed, match=r"orders: .*401 \(UNAUTHORIZED\)"):
+        with pytest.raises(NeedsPerson, match=r"orders: .*401 \(UNAUTHORIZED\)"):
             sync_entities(seller.context)
 
     @pytest.mark.parametrize("spoil", [{"created_at": "soon"}, {"tenders": [{"id": "T", "created_at": "soon"}]}])

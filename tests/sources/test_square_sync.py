@@ -9,6 +9,7 @@ import pytest
 from include.confidence import unproven
 from include.simulators.square import Fault, Mutation
 from include.sources.base import SyncFailed, entity_of
+from include.sources.mirror import repair as repairing
 from include.sources.mirror import second_look
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
@@ -16,6 +17,7 @@ from include.sources.mirror.scope import Scope
 from include.sources.mirror.sync import sync_entities
 from include.sources.square import SOURCE
 from include.warehouse import fence, sync_log
+from include.warehouse.merge import Merged
 from include.warehouse.rollback import roll_back
 from include.warehouse.table_rollback import Tables
 
@@ -325,6 +327,28 @@ class TestOrders:
         assert {key for key in rows(conn, "order_line_items") if key[0] == order} == {(order, o["uid"]) for o in others}
         assert (order, first["uid"]) in rows(conn, "order_line_items", live=False)
 
+    def test_line_that_vanished_while_the_list_was_read_is_gone(self, synced, conn):
+        """The order is the first of two pages: with the line, and later without it."""
+        order = next(o for o in synced.control.ids("orders") if len(synced.control.row("orders", o)["line_items"]) > 1)
+        others = synced.control.row("orders", order)["line_items"][1:]
+        shown = [synced.context.client.get(f"/v2/orders/{order}").data["order"]]
+        synced.control.mutate(Mutation("update", "orders", order, {"line_items": others}))
+        shown.append(synced.context.client.get(f"/v2/orders/{order}").data["order"])
+        with twisted(synced.context, lambda request, data: data) as context:
+            exchange = context.client._exchange
+
+            def two_pages(request):
+                if request.path != "/v2/orders/search":
+                    return exchange(request)
+                page = int(request.body.get("cursor", 0))
+                first = {name: value for name, value in request.body.items() if name != "cursor"}
+                told = {"orders": [shown[page]]} if page else {"orders": [shown[page]], "cursor": "1"}
+                return replace(exchange(replace(request, body=first)), data=told)
+
+            context.client._exchange = two_pages
+            sync_entities(context)
+        assert {key for key in rows(conn, "order_line_items") if key[0] == order} == {(order, o["uid"]) for o in others}
+
     @pytest.mark.parametrize("silent", [False, True])
     def test_lines_in_another_order_have_other_places(self, synced, conn, silent):
         """Also if the order has no newer version: then a scan sees it, and a repair would bring it."""
@@ -470,3 +494,40 @@ class TestScan:
         assert rows(conn, "catalog_variations")[variation]["sku"] == "SILENT"
         assert rows(conn, "square_item_library_export")[variation]["sku"] == "SILENT"
         assert [drift(scanned(synced, name)) for name in ("catalog_variations", "orders")] == [{}, {}]
+
+
+class TestVerify:
+    """A repair is verified in the tables of rows inside a record too."""
+
+    @pytest.fixture
+    def found(self, synced, conn):
+        """A scan that has found lines which the copy lacks, has otherwise, and has beside those of their order."""
+        conn.execute("UPDATE square.order_line_items SET name = 'by hand' WHERE position = 1")
+        conn.execute("DELETE FROM square.order_line_items WHERE position = 2")
+        conn.execute("UPDATE square.order_line_items SET uid = 'surplus' WHERE position = 3")
+        summary = scanned(synced, "orders")
+        assert min(summary.metrics[f"order_line_items_{what}"] for what in ("missing", "differing", "surplus")) > 0
+        return summary
+
+    def open_changes(self, synced, summary, sync_id):
+        (check,) = [c for c in verify_repair(synced.context, [summary], sync_id) if c.figure == "planned_changes_open"]
+        return check.after
+
+    def test_sees_lines_that_a_repair_left_out(self, synced, found, monkeypatch):
+        apply = repairing.apply_plan
+
+        def without_lines(conn, table, *how):
+            return Merged() if table.name == "order_line_items" else apply(conn, table, *how)
+
+        monkeypatch.setattr(repairing, "apply_plan", without_lines)
+        sync_id, _ = repair_entities(synced.context, [found])
+        assert self.open_changes(synced, found, sync_id) == found.plan.rows
+
+    def test_sees_a_line_that_was_written_otherwise(self, synced, conn, found):
+        sync_id, _ = repair_entities(synced.context, [found])
+        checks = verify_repair(synced.context, [found], sync_id)
+        assert [check for check in checks if check.worse] == []
+        conn.execute("UPDATE square.order_line_items SET name = 'by mistake' WHERE position = 2")
+        assert self.open_changes(synced, found, sync_id) > 0
+        (unlike,) = [c for c in verify_repair(synced.context, [found], sync_id) if c.figure.startswith("repaired")]
+        assert unlike.worse

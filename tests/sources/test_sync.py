@@ -180,6 +180,19 @@ def test_refused_right_for_the_children_alone_needs_a_person_and_keeps_the_paren
 
 
 @pytest.mark.drill("right-lost")
+@pytest.mark.parametrize("resource", ["payments", "invoices", None])
+@pytest.mark.parametrize("status", [401, 403])
+def test_refused_list_needs_a_person(shop, conn, status, resource):
+    """So the task is not tried again, as a scan's is not."""
+    sync_entities(shop.context)
+    shop.control.fault(Fault("status", resource=resource, status=status, times=None))
+    shop.control.reset_counters()
+    with pytest.raises(NeedsPerson, match=f"answered {status}: .*Check the .*token of connection 'repairshopr'"):
+        sync_entities(shop.context)
+    assert shop.control.counters().total(f"GET {resource or 'payments'}") == 1
+
+
+@pytest.mark.drill("right-lost")
 def test_one_failing_entity_holds_up_no_other(shop, conn):
     shop.control.fault(Fault("status", resource="payments", status=500, times=None))
     with pytest.raises(SyncFailed, match=r"repairshopr was not synced completely.*payments.*clear this task"):

@@ -133,6 +133,16 @@ class TestDeleted:
             assert after[table] == before[table]
         assert order(conn, id_)
 
+    def test_order_that_a_board_shows_as_its_tombstone_has_it_is_read(self, loaded, conn):
+        """It is there, and has not changed since it was taken for gone."""
+        id_ = with_job(loaded)
+        for _ in range(3):
+            settle(loaded)
+        before = order(conn, id_)
+        conn.execute("UPDATE tekmetric.repair_orders SET deleted_at = now() WHERE tm_id = %s", [id_])
+        loaded.sync()
+        assert order(conn, id_) == before
+
     def test_person_is_tombstoned_by_the_scan_and_orders_may_go_on_naming_it(self, loaded, conn):
         id_ = with_job(loaded)
         loaded.sync()

@@ -12,7 +12,7 @@ import pytest
 
 from include.api.errors import FixConfiguration
 from include.simulators.tekmetric import Fault, Mutation, Shop
-from include.sources.base import IntegrityFailed, ScanRefused, SyncFailed
+from include.sources.base import IntegrityFailed, NeedsPerson, ScanRefused, SyncFailed
 from include.sources.mirror.sync import sync_entities
 from include.sources.tekmetric import SOURCE
 from include.warehouse import retention
@@ -262,7 +262,7 @@ def test_shop_that_is_refused_does_not_make_the_others_be_read_twice(shops, conn
     # So that nothing is in the lookback.
     shops.control.advance(3_600)
     shops.control.fault(Fault("status", path=f"shop/{WEST}/job-board*", status=403, times=None))
-    with pytest.raises(SyncFailed, match="lack the right"):
+    with pytest.raises(NeedsPerson, match="lack the right"):
         shops.sync("backfill")
     assert shops.asked("estimate") == len(shops.control.ids(shop=EAST))
     shops.control.clear()

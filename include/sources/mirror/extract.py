@@ -285,10 +285,11 @@ class Extract:
         """The partitions whose lists could not be read, with the reason of each."""
         return self.progress.get("failed", {})
 
-    def mark_failed(self, partition: str, why: str) -> None:
-        """Mark a partition as failed: nobody knows what its lists would have shown."""
+    def mark_failed(self, partition: str, why: str, *, needs_person: bool = False) -> None:
+        """Mark a partition as failed: nobody knows what its lists would have shown. `needs_person`: as in `Problem`."""
         log.error("%s of %s is left out: %s", partition, self.entity.name, why)
-        self.stage.save_progress(failed={**self.failed_partitions, partition: why})
+        refused = [*self.progress.get("needs_person", []), *([partition] if needs_person else [])]
+        self.stage.save_progress(failed={**self.failed_partitions, partition: why}, needs_person=refused)
         self.stage.remember_refused([([f"the list of {partition}"], False, why)])
 
     @property

@@ -81,10 +81,13 @@ def read_rows(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
     Raises RefuseData where the answers don't have the shape that the reader expects.
     """
     try:
-        rows = list(read(*data))
+        found = read(*data)
+        rows = list(found)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         # The error's text may quote the data.
         raise RefuseData(f"the answer has not the shape that is read ({type(error).__name__})") from None
+    if isinstance(found, Mapping | str):  # Even an empty one is no empty list.
+        raise RefuseData("the answer has an object or a text in place of a list")
     if not all(isinstance(row, Mapping) for row in rows):
         raise RefuseData("the answer holds something that is no JSON object in place of a row")
     return rows

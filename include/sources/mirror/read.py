@@ -181,7 +181,7 @@ def _skip_partition_or_raise(
             # Else the next attempt would not request the refused rows or the failed partitions again.
             extract.drop()
         raise error
-    extract.mark_failed(partition, str(error))
+    extract.mark_failed(partition, str(error), needs_person=isinstance(error, FixConfiguration))
     failed = extract.failed_partitions
     left = [place for place in range(number + 1, len(listings)) if listings[place].partition not in failed]
     for stage in extract.stages:

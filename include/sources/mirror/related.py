@@ -117,13 +117,17 @@ def unread_records(extract: Extract) -> list[Problem]:
 
     Records that a sync left to the next one because of its limit are no problem.
     """
+    refused = extract.progress.get("needs_person", ())
     return [
         *(
             Problem(each.name, each.reason, each.needs_person)
             for each in extract.lookups.skipped_records
             if each.failed
         ),
-        *(Problem(f"all of {partition}", why) for partition, why in extract.failed_partitions.items()),
+        *(
+            Problem(f"all of {partition}", why, partition in refused)
+            for partition, why in extract.failed_partitions.items()
+        ),
         *(
             Problem(f"perhaps others of {partition}" if partition else "perhaps others", why)
             for partition, why in extract.short_partitions.items()

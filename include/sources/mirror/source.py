@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from include.api.envelopes import ENVELOPES
+from include.api.envelopes import ENVELOPES, FAILED
 from include.api.error_policy import ErrorPolicy
 from include.confidence.health import Alert, Limits
 from include.confidence.sides import Sides
@@ -170,7 +170,7 @@ def _around_records(entities: Sequence[Entity]) -> ReadAnswer:
         "what stands around the records of a list",
         read={
             **dict.fromkeys(beside, "whether and where the list goes on, how much it has, and up to when"),
-            **dict.fromkeys(ENVELOPES, "an error in place of the records"),
+            **dict.fromkeys((*ENVELOPES, *FAILED), "an error in place of the records"),
         },
         ignored={},
         rest="they describe the answer, and no record",
