@@ -79,6 +79,8 @@ def pytest_collection_finish() -> None:
     """Look for garbage once, and from now on only among what the tests make."""
     gc.collect()
     gc.freeze()
+    # A test makes little garbage beside what it uses, and a look is due after every 700 objects by default.
+    gc.set_threshold(20_000, 10, 10)
     gc.enable()
 
 
