@@ -44,6 +44,7 @@ def create_app(*, open_readiness: bool = False) -> FastAPI:
     app = DescribedApp(
         title="Sync confidence", version="1", description=DESCRIPTION, openapi_url=None, docs_url=None, redoc_url=None
     )
+    app.include_router(html.static_router)
     app.include_router(html.router)
     app.include_router(api.router)
     app.include_router(api.readiness_router(open_to_all=open_readiness))

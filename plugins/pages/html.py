@@ -67,7 +67,11 @@ router = APIRouter(
 )
 
 
-@router.get("/static/{name}")
+# Without a login too, since the page that offers the login looks like the others. No file here tells anything.
+static_router = APIRouter(route_class=HtmlRoute, include_in_schema=False, dependencies=[Depends(refuse_nul)])
+
+
+@static_router.get("/static/{name}")
 def static(name: str, request: Request) -> Response:
     """A static file. If the address has a version, browsers may keep the file for good."""
     if name not in STATIC:
@@ -366,10 +370,12 @@ def of_run(
     name = f"{dag_id}/{run}"
     found = read_run(conn, name)
     if found is None:
+        state = run_state(session, name)
         return message(
             request,
             "Nothing in the warehouse",
-            summaries.nothing_left(dag_id, run, run_state(session, name)),
+            summaries.nothing_left(dag_id, run, state),
+            code=200 if state else 404,
             sources=sources,
             here=source_of(dag_id),
             link=(run_ui(name), "The run in Airflow"),
@@ -388,6 +394,7 @@ def of_run(
         run=found,
         evidence=run_evidence.read(conn, found.source, name, ()),
         asked=asked,
+        past=None if comes or asked else question.past(conn, name),
         refresh=AT_ONCE if comes or acts else None,
         scans=sorted(found.scans, key=lambda scan: SEVERITY[scan.verdict], reverse=True),
         repair=repair,

@@ -91,6 +91,22 @@ def of_run(conn: Connection, session: Session, run: str, scans: Iterable[Scan]) 
     )
 
 
+@dataclass(frozen=True)
+class Past:
+    """A question of a run as the warehouse has it, with all answers to it, the first one first."""
+
+    text: Markup
+    given: tuple[questions.Given, ...]
+
+
+def past(conn: Connection, run: str) -> Past | None:
+    """Return the question of a run that Airflow does not ask any more; None if it has asked nothing."""
+    kept = questions.of_run(conn, run)
+    if kept is None or not kept.text:
+        return None
+    return Past(Markup(MARKDOWN.render(kept.text)), tuple(questions.answers(conn, run)))
+
+
 def comes(conn: Connection, session: Session, run: Run) -> bool:
     """Return whether the run is about to ask: it holds the writer, and its task `decide` has not begun to wait.
 

@@ -126,9 +126,11 @@ def _scanned_run(scans: Sequence[Scan]) -> ScannedRun:
 
 
 def nothing_left(dag_id: str, run: str, state: str | None) -> str:
-    """Return why the warehouse has nothing of a run that is in this state."""
+    """Return why the warehouse has nothing of a run that is in this state, None if Airflow does not know it."""
     if not source_of(dag_id):
         return f"{dag_id} does no work that is recorded there."
+    if state is None:
+        return f"Airflow has no run {run} of {dag_id}, and it has left no scan and no sync there."
     if state in ENDED:
         return f"The run {run} has ended ({state}) and left no scan and no sync there: its log in Airflow says why."
     return f"The run {run} has left no scan and no sync there yet. It leaves them as it goes: reload this page."

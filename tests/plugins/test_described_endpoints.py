@@ -194,7 +194,12 @@ KEYS = [
 ODD_OF = {"cursor": CURSORS, "syncs": CURSORS, "changes": CURSORS, "since": TIMES, "key": KEYS}
 PLACES = [
     (route, parameter.alias)
-    for route in [*html.router.routes, *api.router.routes, *api.readiness_router(open_to_all=False).routes]
+    for route in [
+        *html.static_router.routes,
+        *html.router.routes,
+        *api.router.routes,
+        *api.readiness_router(open_to_all=False).routes,
+    ]
     if isinstance(route, APIRoute)
     for flat in [get_flat_dependant(route.dependant)]
     for parameter in [*flat.path_params, *flat.query_params]

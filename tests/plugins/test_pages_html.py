@@ -480,8 +480,10 @@ def of_months() -> Document:
     return read(html.of_months(request(), None, None, (SOURCE,)))
 
 
-def of_run(dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True) -> Document:
-    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, None, sources, decider))
+def of_run(
+    dag_id: str = RECONCILE, sources: tuple[str, ...] = (SOURCE,), *, decider: bool = True, code: int = 200
+) -> Document:
+    return read(html.of_run(request(), dag_id, RUN.partition("/")[2], None, None, sources, decider), code)
 
 
 def test_overview_of_a_running_writer(known):
@@ -547,9 +549,20 @@ def test_question_is_answered_by_a_form_that_says_what_each_answer_does(known, p
 def test_question_that_ends_while_the_page_is_made_is_left_out(known):
     asking(known, "line_items")
     known["question_of"] = None
+    assert "The question" not in of_source().text
     for page in (of_source(), of_run()):
-        assert "The question" not in page.text
         assert not page.all("form")
+
+
+def test_run_keeps_its_question_with_all_answers_if_its_task_was_marked(known):
+    asking(known, "line_items")
+    known |= {"question_of": None, "answers": [Given("keep", "Ada", AT, "first I ask", ())]}
+    text = " ".join(of_run().text.split())
+    assert "It can't be answered now" in text
+    assert "Ada chose Keep stopped. Reason: first I ask" in text
+    assert "The question as it was asked No sync of" in text
+    known["kept"] = None
+    assert "The question" not in of_run().text
 
 
 def test_run_that_is_about_to_ask_says_so_until_it_asks(known):
@@ -640,7 +653,7 @@ def test_run_that_acts_on_an_answer_says_how_far_it_is(known, decided_at, repair
             {"repairs": (replace(VERIFIED, undone=True),)},
             "The repair (sync 12) was rolled back. Left open: line_items 42, tickets 200.",
         ),
-        ({"repairs": (), "decision": "resume"}, "Left open: line_items 42, tickets 200."),
+        ({"repairs": (), "decision": "resume"}, "Accepted without a repair: line_items 42, tickets 200."),
         ({"repairs": (), "decision": None}, "Left open: line_items 42, tickets 200."),
     ],
 )
@@ -1477,6 +1490,8 @@ def test_months_as_csv_have_a_cell_for_each_column():
 
 def test_run_that_left_nothing_says_so(known):
     known["read_run"] = None
+    assert "Airflow has no run" in of_run(code=404).text
+    known["run_state"] = "running"
     assert "has left no scan and no sync" in of_run().text
     assert "warehouse_migrate does no work that is recorded" in of_run("warehouse_migrate").text
     known["run_state"] = "failed"
@@ -1662,7 +1677,7 @@ def test_tab_of_a_rollbacks_run_is_its_page(known):
     assert "Dry run of a rollback of repair 7" in of_run("warehouse_rollback").text
     with pytest.raises(HTTPException, match="not for you"):
         of_run("warehouse_rollback", sources=())
-    known |= {"source_of_sync": None, "read_run": None}
+    known |= {"source_of_sync": None, "read_run": None, "run_state": "failed"}
     assert "Nothing in the warehouse" in of_run("warehouse_rollback").text
 
 
@@ -1752,6 +1767,7 @@ def client() -> Iterator[TestClient]:
     """A logged-in browser without Airflow and without a warehouse."""
     app = FastAPI()
     app.include_router(html.router)
+    app.include_router(html.static_router)
     someone = SimpleNamespace(get_name=lambda: "someone")
     access_given = {access._readable_sources: lambda: (SOURCE,), access._is_decider: lambda: True}
     app.dependency_overrides = {get_user: lambda: someone} | access_given
@@ -1772,7 +1788,7 @@ def test_warehouse_out_of_reach_is_a_page(client):
 
 def test_who_is_not_logged_in_gets_a_page_that_says_so(client):
     del client.app.dependency_overrides[get_user]
-    for path in ("/", "/static/pages.css", f"/sources/{SOURCE}", f"/dags/{RECONCILE}", f"/dags/{RECONCILE}/runs/x"):
+    for path in ("/", f"/sources/{SOURCE}", f"/dags/{RECONCILE}", f"/dags/{RECONCILE}/runs/x"):
         answer = client.get(path)
         assert answer.status_code == 401
         assert "Log in" in answer.text

@@ -66,6 +66,8 @@
     return true;
   }
 
+  const REFUSALS = { 401: "Not done: you are logged out. Log in to Airflow in another tab, and press here again." };
+
   // `refusals`: by status, what to say; a text or a function that returns one.
   async function send(form, url, body, refusals, method = "POST") {
     const told = form.querySelector("[role=alert]");
@@ -81,7 +83,7 @@
       const data = await answer.json().catch(() => ({}));
       if (answer.ok) return data;
       const detail = typeof data.detail === "string" ? data.detail : "";
-      const refusal = refusals[answer.status] ?? `Not done: Airflow answered ${answer.status}. ${detail}`;
+      const refusal = refusals[answer.status] ?? REFUSALS[answer.status] ?? `Not done: Airflow answered ${answer.status}. ${detail}`;
       told.textContent = typeof refusal === "function" ? await refusal() : refusal;
     } catch {
       told.textContent = "Not done: Airflow can't be reached. Try again.";
