@@ -20,6 +20,7 @@ class Recorder:
     def __init__(self) -> None:
         self._coverage = coverage.Coverage(data_file=None, source=["include"], concurrency="thread", config_file=False)
         self._seconds: dict[str, float] = {}
+        self._failed: set[str] = set()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
@@ -30,41 +31,47 @@ class Recorder:
         finally:
             self._seconds[item.nodeid] = time.monotonic() - began
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.add(report.nodeid)
+
     def pytest_sessionstart(self) -> None:
         self._coverage.start()
 
     def reach(self, copy: Path) -> "Reach":
-        """What was noted; paths are those inside the copy."""
+        """What was noted; paths are those inside the copy. Tests that failed notice nothing."""
         self._coverage.stop()
         data = self._coverage.get_data()
         lines = {
             str(Path(file).relative_to(copy)): {
-                line: [test for test in tests if test] for line, tests in data.contexts_by_lineno(file).items()
+                line: [test for test in tests if test and test not in self._failed]
+                for line, tests in data.contexts_by_lineno(file).items()
             }
             for file in data.measured_files()
         }
-        return Reach(self._seconds, lines)
+        return Reach(self._seconds, lines, sorted(self._failed))
 
 
 @dataclass
 class Reach:
-    """`seconds`: of each test. `lines`: the tests by module and line."""
+    """`seconds`: of each test. `lines`: the tests by module and line. `failed`: those that fail without a mutant."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     lines: dict[str, dict[int, list[str]]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, file: Path) -> "Reach":
-        seconds, lines = json.loads(file.read_text()).values()
-        return cls(
-            seconds, {path: {int(line): tests for line, tests in found.items()} for path, found in lines.items()}
-        )
+        seconds, lines, failed = json.loads(file.read_text()).values()
+        by_line = {path: {int(line): tests for line, tests in found.items()} for path, found in lines.items()}
+        return cls(seconds, by_line, failed)
 
     def write(self, file: Path) -> None:
         file.write_text(json.dumps(asdict(self)))
 
     def add(self, other: "Reach") -> None:
         self.seconds |= other.seconds
+        self.failed += other.failed
         for path, lines in other.lines.items():
             for line, tests in lines.items():
                 self.lines.setdefault(path, {}).setdefault(line, []).extend(tests)
