@@ -153,7 +153,8 @@ CAUSES = (
     Cause(
         "tekmetric",
         f"Nine of ten orders of shop {SHOP} are gone at the vendor, those of the other shop are not.",
-        "Keep stopped and ask the vendor: shops don't delete their orders, and a repair would delete them here too.",
+        "Don't repair, and ask the vendor: shops don't delete their orders, and a repair would delete them here too."
+        " Keep stopped, or resume for the other shops' sake: syncs delete none of these orders.",
         lose_orders,
     ),
     Cause(
