@@ -16,7 +16,7 @@ FAILED = {
     "success": re.compile("false|0"),
     "ok": re.compile("false|0"),
     "status": re.compile("error|fail|failed|failure|[45][0-9][0-9]"),
-    # HTTP's status, which some vendors tell in an answer with another one.
+    # HTTP's status, which some vendors send in an answer with another one.
     **dict.fromkeys(("code", "statusCode", "status_code"), re.compile("[45][0-9][0-9]")),
 }
 

@@ -84,7 +84,10 @@ def of_run(conn: Connection, run: str) -> Asked | None:
 
 
 def answers(conn: Connection, run: str) -> list[Given]:
-    """Return all answers to the questions of the run `dag_id/run_id`, the first one first."""
+    """Return all answers to the questions of the run `dag_id/run_id`, the first one first.
+
+    One answer may be to several questions.
+    """
     with conn.cursor(row_factory=class_row(Given)) as cursor:
         return cursor.execute(ANSWERS, [run]).fetchall()
 
@@ -104,20 +107,19 @@ ON CONFLICT (source, asked_at) DO UPDATE SET run = excluded.run, text = excluded
 
 ANSWER = """
 WITH answered AS (
-  UPDATE confidence.question SET decision = %(decision)s, decided_by = %(who)s, decided_at = clock_timestamp(),
+  UPDATE confidence.question SET decision = %(decision)s, decided_by = %(who)s, decided_at = statement_timestamp(),
     reason = %(reason)s, left_out = %(left_out)s
   WHERE source = %(source)s
     AND asked_at IN (SELECT asked_at FROM confidence.forensic_run WHERE scan_id = ANY (%(scans)s))
-  RETURNING source, asked_at, decided_at, decision, decided_by, reason, left_out
+  RETURNING source, asked_at, decided_at, run, decision, decided_by, reason, left_out
 )
-INSERT INTO confidence.answer (source, asked_at, decided_at, decision, decided_by, reason, left_out)
+INSERT INTO confidence.answer (source, asked_at, decided_at, run, decision, decided_by, reason, left_out)
 SELECT * FROM answered
 """
 
 ANSWERS = """
-SELECT a.decision, a.decided_by, a.decided_at, a.reason, a.left_out
-FROM confidence.answer a JOIN confidence.question q USING (source, asked_at)
-WHERE q.run = %s ORDER BY a.decided_at
+SELECT DISTINCT decision, decided_by, decided_at, reason, left_out FROM confidence.answer
+WHERE run = %s ORDER BY decided_at
 """
 
 ASKED = """

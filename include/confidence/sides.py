@@ -17,8 +17,8 @@ class Sides:
     copy: str = "in the copy"
     source: str = "at the source"
     after_resume: str = (
-        "it brings what changes at the source, right or wrong. What is gone there stays here, unless the source reports"
-        " it as deleted or shows its parent without it"
+        "it brings what changes at the source, right or wrong. A sync deletes a row only if the source reports it or"
+        " its parent as deleted, or shows its parent without it; a later run that repairs may delete it"
     )
     after_repair: str = "The copy then has what the source has now: don't repair if the source is what is wrong."
     counts: str = ""

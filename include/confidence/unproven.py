@@ -46,9 +46,9 @@ class Unproven:
 
     def __str__(self) -> str:
         key = "/".join(map(str, self.key))
-        nights = f"{self.nights} night{'' if self.nights == 1 else 's'}"
+        runs = f"{self.nights} run{'' if self.nights == 1 else 's'}"
         looked = f"last looked at {self.last_look:%Y-%m-%d %H:%M %Z}" if self.last_look else "never looked at by itself"
-        return f"{self.entity} {key} ({nights}, {looked}): {self.why}"
+        return f"{self.entity} {key} ({runs}, {looked}): {self.why}"
 
 
 def remember(conn: Connection, source: str, entity: str, run: str, doubts: Iterable[Doubt]) -> None:
@@ -127,7 +127,7 @@ def oldest(conn: Connection, source: str, limit: int = EXAMPLES, *, run: str | N
 
 
 def metrics(conn: Connection, source: str, tables: Sequence[str]) -> dict[str, int]:
-    """Return the metrics `unproven` and `unproven_overdue` (for more than one night) of these tables.
+    """Return the metrics `unproven` and `unproven_overdue` (by more than one run) of these tables.
 
     Call it after `remember`.
     """

@@ -67,7 +67,7 @@ router = APIRouter(
 )
 
 
-# Without a login too, since the page that offers the login looks like the others. No file here tells anything.
+# Without a login too, since the page that offers the login looks like the others. No file here holds data.
 static_router = APIRouter(route_class=HtmlRoute, include_in_schema=False, dependencies=[Depends(refuse_nul)])
 
 
@@ -378,7 +378,7 @@ def of_run(
             code=200 if state else 404,
             sources=sources,
             here=source_of(dag_id),
-            link=(run_ui(name), "The run in Airflow"),
+            link=(run_ui(name), "The run in Airflow") if state else None,
         )
     _require(found.source, sources)
     comes = question.comes(conn, session, found)

@@ -100,11 +100,14 @@ class Past:
 
 
 def past(conn: Connection, run: str) -> Past | None:
-    """Return the question of a run that Airflow does not ask any more; None if it has asked nothing."""
-    kept = questions.of_run(conn, run)
-    if kept is None or not kept.text:
+    """Return the question of a run that Airflow does not ask any more; None if it has asked nothing.
+
+    The text is empty if another run has asked about the same holds since.
+    """
+    kept, given = questions.of_run(conn, run), questions.answers(conn, run)
+    if not given and not (kept and kept.text):
         return None
-    return Past(Markup(MARKDOWN.render(kept.text)), tuple(questions.answers(conn, run)))
+    return Past(Markup(MARKDOWN.render(kept.text if kept else "")), tuple(given))
 
 
 def comes(conn: Connection, session: Session, run: Run) -> bool:

@@ -130,7 +130,7 @@ def nothing_left(dag_id: str, run: str, state: str | None) -> str:
     if not source_of(dag_id):
         return f"{dag_id} does no work that is recorded there."
     if state is None:
-        return f"Airflow has no run {run} of {dag_id}, and it has left no scan and no sync there."
+        return f"Airflow has no run {run} of {dag_id}, and the warehouse has no scan and no sync of it."
     if state in ENDED:
         return f"The run {run} has ended ({state}) and left no scan and no sync there: its log in Airflow says why."
     return f"The run {run} has left no scan and no sync there yet. It leaves them as it goes: reload this page."

@@ -222,10 +222,9 @@ def test_says_since_when_it_has_been_so(conn):
 
 
 def test_two_scans_of_one_minute_are_not_told_by_the_same_time(conn):
-    judged(conn, "good", Judgement(Verdict.PASS, (), (), ()), run="good")
-    judged(conn, "worse", Judgement(Verdict.WARN, (METRIC,), ("too many",), ()), run="worse")
-    conn.execute("UPDATE confidence.forensic_run SET scanned_at = date_trunc('minute', scanned_at)")
-    assert "not yet by the one before it." in question_text.markdown(asked(conn, FAR))
+    found, since = asked(conn, FAR), datetime(2026, 3, 1, 3, 0, 50, tzinfo=UTC)
+    held = replace(found.held[0], since=since, before=since - timedelta(seconds=40))
+    assert "not yet by the one before it." in question_text.markdown(replace(found, held=(held,)))
 
 
 def test_what_is_worse_for_the_first_time_is_no_streak(conn):
@@ -307,6 +306,24 @@ def test_a_run_that_waited_says_how_the_question_before_was_answered(conn):
     # A run between has seen what came of it.
     judged(conn, "between", HOLD, run="repairshopr_reconcile/3")
     assert ask(conn).earlier == ""
+
+
+def test_each_answer_is_listed_once_and_with_the_run_that_asked(conn):
+    asked(conn, FAR)
+    put_and_answered(conn, "keep", run="repairshopr_reconcile/A")
+    # Of another entity, so that the next answer is to two questions.
+    judged(conn, "other", HOLD, entity="invoices", run="repairshopr_reconcile/A")
+    put_and_answered(conn, "keep", who="Bob", run="repairshopr_reconcile/B", reason="not yet")
+    assert [each.decided_by for each in questions.answers(conn, "repairshopr_reconcile/A")] == ["Ada", "Bob"]
+    conn.execute("UPDATE confidence.question SET run = 'repairshopr_reconcile/B'")
+    put_and_answered(conn, "resume", who="Eve", run="repairshopr_reconcile/B")
+    given = questions.answers(conn, "repairshopr_reconcile/B")
+    assert [(each.decision, each.decided_by, each.reason) for each in given] == [
+        ("keep", "Bob", "not yet"),
+        ("resume", "Eve", None),
+    ]
+    conn.execute("DELETE FROM confidence.question")
+    assert questions.answers(conn, "repairshopr_reconcile/B") == []
 
 
 def test_who_is_asked_again_about_the_same_scans_reads_so(conn):

@@ -737,8 +737,8 @@ class TestReport:
         assert (summary["proven"], summary["rows"]) == (68, 70)
         assert summary["entities"]["line_items"] == {"rows": 10, "proven": 8}
         assert summary["unproven"] == [
-            "line_items 5 (2 nights, never looked at by itself): HTTP 500",
-            "line_items 7 (1 night, never looked at by itself): HTTP 500",
+            "line_items 5 (2 runs, never looked at by itself): HTTP 500",
+            "line_items 7 (1 run, never looked at by itself): HTTP 500",
         ]
         assert summary["writer"] == "writer of repairshopr is running"
 

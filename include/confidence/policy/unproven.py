@@ -49,7 +49,7 @@ class Unproven:
         keys = summary.examples.get("unproven_examples", [])[:10]
         ids = ", ".join("/".join(map(str, key)) if isinstance(key, list) else str(key) for key in keys)
         reason = (
-            f"{overdue} rows could not be proven by this run and one before ({self.metric}), those that wait longest:"
-            f" {ids}. Nobody knows whether the copy has them right; the page of the run says why of each"
+            f"{overdue} rows could not be proven by two runs or more ({self.metric}), those that wait longest:"
+            f" {ids}. Nobody knows whether the copy has them right; confidence.unproven says why of each"
         )
         return [Gate(self.metric, None, 0, overdue, Verdict.WARN, reason)]

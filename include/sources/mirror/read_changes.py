@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from include.api.errors import ApiError
+from include.api.errors import ApiError, FixConfiguration
 from include.sources.mirror import short_lists
 from include.sources.mirror.address_doubt import has_lost_all_rows
 from include.sources.mirror.both_ends import Unsorted, pages_from_both_ends
@@ -37,7 +37,9 @@ def partitions_to_read(context: MirrorContext, entity: Entity) -> tuple[Sequence
         return all_partitions(context, entity), []
     except ApiError as error:
         name = entity.partitions.listed_by
-        return known_partitions(context, entity), [Problem(f"perhaps all of {name} that the copy lacks", str(error))]
+        needs_person = isinstance(error, FixConfiguration)
+        problem = Problem(f"perhaps all of {name} that the copy lacks", str(error), needs_person)
+        return known_partitions(context, entity), [problem]
 
 
 def groups_to_read(

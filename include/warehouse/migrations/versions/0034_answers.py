@@ -12,6 +12,7 @@ CREATE TABLE confidence.answer (
   source text NOT NULL,
   asked_at timestamptz NOT NULL,
   decided_at timestamptz NOT NULL,
+  run text NOT NULL,
   decision text NOT NULL,
   decided_by text NOT NULL,
   reason text,
@@ -21,10 +22,12 @@ CREATE TABLE confidence.answer (
 );
 COMMENT ON TABLE confidence.answer IS
   'One row for each answer to a question (confidence.question, which has the newest one too): people may keep the '
-  'writer stopped, be asked again, and answer otherwise.';
+  'writer stopped, be asked again, and answer otherwise. run asked then. Expires with its question.';
 
-INSERT INTO confidence.answer (source, asked_at, decided_at, decision, decided_by, reason, left_out)
-SELECT source, asked_at, decided_at, decision, decided_by, reason, left_out
+CREATE INDEX answer_run ON confidence.answer (run, decided_at);
+
+INSERT INTO confidence.answer (source, asked_at, decided_at, run, decision, decided_by, reason, left_out)
+SELECT source, asked_at, decided_at, run, decision, decided_by, reason, left_out
 FROM confidence.question WHERE decided_at IS NOT NULL;
 """
 
