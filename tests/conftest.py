@@ -50,12 +50,8 @@ LEFT_OUT = {} if os.environ.get("CI") else MISSING
 collect_ignore = list(LEFT_OUT)
 
 
-# The files that take longest begin first, so that no process is left with one at the end. Of those that run a whole
-# stack, one process plays a file; of the others it mostly does, as a process gets tests in rows.
+# Of the files that run a whole stack, those that take longest: one process plays a file, so they begin first.
 LONGEST = (
-    "test_new_source.py",
-    "test_new_column.py",
-    "test_reference.py",
     "test_workers.py",
     "test_sources.py",
     "test_order.py",
