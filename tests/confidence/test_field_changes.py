@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from include.confidence.census import MAX_PATHS, Census
@@ -16,7 +17,7 @@ from include.confidence.field_changes import (
     sentence,
 )
 from include.confidence.field_counts import Questions
-from include.confidence.field_store import known_fields, save_census, save_changes
+from include.confidence.field_store import known_fields, lock_census, save_census, save_changes
 from include.confidence.queries.field_census import list_field_changes, read_fields
 
 SOURCE, ENTITY, RUN = "shop", "tools", "shop_reconcile/1"
@@ -46,6 +47,16 @@ def test_what_syncs_have_seen_before_the_first_whole_scan_is_no_news(conn):
     assert look(conn, counted({"a": 1, "c": 1})) == []
     assert known_fields(conn, SOURCE, ENTITY)["b"].share is None
     assert look(conn, counted({"a": 1, "d": 1}), whole=False) == [("new", "d")]
+
+
+def test_one_census_of_a_source_is_stored_after_the_other(warehouse):
+    with psycopg.connect(warehouse) as conn, psycopg.connect(warehouse, options="-c lock_timeout=50ms") as other:
+        look(conn, counted({"a": 1}))
+        conn.commit()
+        lock_census(conn, SOURCE)
+        lock_census(other, "another")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            lock_census(other, SOURCE)
 
 
 def test_of_a_new_object_or_list_only_itself_is_told(conn):

@@ -138,6 +138,22 @@ class TestStore:
 
 
 class TestPull:
+    def test_is_read_to_its_end_beside_the_task_that_has_joined(self, stage, other, monkeypatch):
+        """What that task has claimed stays its own, and the pull ends when it has read it."""
+        monkeypatch.setattr(module, "OTHERS_READ", timedelta(0))
+        theirs, left = Ranges(joined(other), 1), []
+        left += theirs.claim(1)
+
+        def read(mine):
+            for claimed in mine.claim(3):
+                mine.store(claimed, [part(claimed.number)], position=None)
+                yield
+            while left:
+                theirs.store(left.pop(), [part(9)], position=None)
+
+        module.read_to_end(stage, lambda: BOUNDS, read)
+        assert keys(stage) == [1, 2, 9]
+
     def test_counts_what_all_have_read(self, stage, other):
         for ranges in (Ranges(stage, 0), Ranges(joined(other), 1)):
             for claimed in ranges.claim(2):
