@@ -27,8 +27,8 @@ def refuse_envelope(data: Any, around: str = "") -> None:
     `around`: the key of the rows or the record. A list of messages is no error.
     """
     refuse_errors(data, [key for key in ENVELOPES if key in ERRORS or key != around])
-    told = {key: str(data.get(key)).lower() for key in FAILED} if isinstance(data, dict) else {}
-    failed = [key for key, value in told.items() if FAILED[key].fullmatch(value)]
+    values = {key: str(data.get(key)).lower() for key in FAILED} if isinstance(data, dict) else {}
+    failed = [key for key, value in values.items() if FAILED[key].fullmatch(value)]
     if failed:
         raise RefuseData(f"its {failed[0]!r} says that it failed, so it is no answer")
 

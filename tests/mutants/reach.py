@@ -81,7 +81,8 @@ class Reach:
         each function one, then one more of each.
 
         Those that reach its line; if none does, those that reach its statement, then those that reach a line that names
-        what it declares, then those of the module. A line outside of functions is reached by whatever imports it first.
+        what it declares, then those of the module. Whatever imports a module first reaches its lines outside of
+        functions, so the tests that reach such a line don't count.
         """
         lines = self.lines.get(str(mutant.path), {})
         text = mutant.path.read_text()

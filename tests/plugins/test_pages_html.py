@@ -748,7 +748,7 @@ def test_all_answers_before_are_listed_if_there_were_several(known, taken):
     ]
     text = " ".join(of_run().text.split())
     assert "Ada chose Keep stopped. Reason: <b>first</b> I ask" in text
-    assert "nobody answered in time Keep stopped" in text
+    assert "nobody answered in time: Keep stopped" in text
     assert "Eve chose" not in text
     del known["answers"][0]
     assert "Answers before" not in of_run().text

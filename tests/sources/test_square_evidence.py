@@ -9,11 +9,12 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from include.api.errors import ApiError, NotFound, TryLater
+from include.api.errors import ApiError, FixConfiguration, NotFound, TryLater
 from include.confidence import health, unproven
 from include.simulators.square import Fault, Mutation, lists
 from include.sources.base import IntegrityFailed, NeedsPerson, SyncFailed, entity_of
 from include.sources.mirror import second_look
+from include.sources.mirror.read_changes import partitions_to_read
 from include.sources.mirror.repair import repair_entities, verify_repair
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
@@ -73,6 +74,17 @@ def own_counts(request):
 
 def plan(summary):
     return summary.plan.insert, summary.plan.update, summary.plan.delete
+
+
+def without_counts(variation):
+    """Lists of all counts that leave one variation's out; its own address shows them."""
+
+    def hide(request, data):
+        if "catalog_object_ids" in request.body:
+            return data
+        return {**data, "counts": [row for row in data["counts"] if row["catalog_object_id"] != variation]}
+
+    return always(hide, "/v2/inventory/counts/batch-retrieve")
 
 
 def doubts(conn, table):
@@ -427,12 +439,7 @@ class TestCounts:
             [moment(seller) - timedelta(hours=30), variation, place, state],
         )
 
-        def hide(request, data):
-            if "catalog_object_ids" in request.body:
-                return data
-            return {**data, "counts": [row for row in data["counts"] if row["catalog_object_id"] != variation]}
-
-        with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
+        with twisted(seller.context, without_counts(variation)) as context:
             summary = scanned(replace(seller, context=context), "inventory_counts")
         assert (plan(summary), summary.accounts["inventory_counts"].unproven) == (NOTHING, 1)
 
@@ -462,12 +469,7 @@ class TestCounts:
         sync_entities(seller.context)
         variation = count.split(":")[0]
 
-        def hide(request, data):
-            if "catalog_object_ids" in request.body:
-                return data
-            return {**data, "counts": [row for row in data["counts"] if row["catalog_object_id"] != variation]}
-
-        with twisted(seller.context, always(hide, "/v2/inventory/counts/batch-retrieve")) as context:
+        with twisted(seller.context, without_counts(variation)) as context:
             summary = scanned(replace(seller, context=context), "inventory_counts")
         assert (plan(summary), summary.metrics["rows_young"]) == (NOTHING, 0)
 
@@ -996,6 +998,22 @@ class TestLocationThatTheCopyLacks:
         ):
             sync_entities(context)
         assert order in rows(conn, "orders")
+
+    def test_whose_list_is_refused_needs_a_person(self, seller, conn):
+        """The sync reads the locations that the copy has, and is not tried again for the others."""
+
+        def lie(request, data):
+            if request.path == "/v2/locations":
+                raise FixConfiguration("square: GET /v2/locations answered 403", status=403)
+            return data
+
+        with twisted(seller.context, lie) as context:
+            places, (problem,) = partitions_to_read(context, entity_of(SOURCE, "orders"))
+        assert set(places) == set(rows(conn, "locations"))
+        assert problem.needs_person
+        with twisted(seller.context, always(lambda *_: {"errors": []}, "/v2/locations")) as context:
+            _, (problem,) = partitions_to_read(context, entity_of(SOURCE, "orders"))
+        assert not problem.needs_person
 
 
 class TestPoorerRecords:
