@@ -10,34 +10,46 @@ CODE = re.compile(r"[A-Z][A-Z_]{2,40}")
 # Keys under which APIs put an error into an answer, in place of data or beside them.
 ERRORS = ("errors", "error")
 # More such keys around rows or a record. A record that is the answer itself may have fields of these names.
-ENVELOPES = (*ERRORS, "message", "messages", "exceptionMessage")
+ENVELOPES = (*ERRORS, "message", "messages", "exception", "exceptionMessage", "errorMessage", "errorCode", "fault")
+# What vendors write under such keys if all is well.
+NO_ERROR = re.compile("|0|ok|success|none|null")
 # Keys and values by which an envelope says that the request failed. Again a record may have such fields.
 FAILED = {
-    "success": re.compile("false|0"),
-    "ok": re.compile("false|0"),
-    "status": re.compile("error|fail|failed|failure|[45][0-9][0-9]"),
+    **dict.fromkeys(("success", "ok"), re.compile("false|0")),
+    "status": re.compile(r"error|fail|failed|failure|[45]\d\d(\.0)?"),
     # HTTP's status, which some vendors send in an answer with another one.
-    **dict.fromkeys(("code", "statusCode", "status_code"), re.compile("[45][0-9][0-9]")),
+    **dict.fromkeys(("code", "statusCode", "httpStatus", "httpCode"), re.compile(r"[45]\d\d(\.0)?")),
 }
 
 
 def refuse_envelope(data: Any, around: str = "") -> None:
     """Raise RefuseData if an answer around rows or a record carries an error, or says that the request failed.
 
-    `around`: the key of the rows or the record. A list of messages is no error.
+    `around`: the key of the rows or the record. A list of messages is no error. A status may be an object itself.
     """
     refuse_errors(data, [key for key in ENVELOPES if key in ERRORS or key != around])
-    values = {key: str(data.get(key)).lower() for key in FAILED} if isinstance(data, dict) else {}
-    failed = [key for key, value in values.items() if FAILED[key].fullmatch(value)]
-    if failed:
-        raise RefuseData(f"its {failed[0]!r} says that it failed, so it is no answer")
+    for key, value in data.items() if isinstance(data, dict) else ():
+        failed = VERDICTS.get(_plain(key))
+        if failed and failed.fullmatch(str(value).lower()):
+            raise RefuseData(f"its {key!r} says that it failed, so it is no answer")
+        if _plain(key) == "status":
+            refuse_envelope(value)
 
 
 def refuse_errors(data: Any, keys: Sequence[str] = ERRORS) -> None:
     """Raise RefuseData if an answer carries an error under one of the keys, even beside data."""
-    found = [key for key in keys if isinstance(data, dict) and data.get(key)]
-    if found:
-        raise RefuseData(f"it carries {found[0]!r}{codes_in_brackets(data)}, so it is no answer")
+    plain = {_plain(key) for key in keys}
+    for key, value in data.items() if isinstance(data, dict) else ():
+        if value and _plain(key) in plain and not NO_ERROR.fullmatch(str(value).lower()):
+            raise RefuseData(f"it carries {key!r}{codes_in_brackets(data)}, so it is no answer")
+
+
+def _plain(key: str) -> str:
+    """Return a key as it is compared: `statusCode`, `status_code` and `StatusCode` are one."""
+    return key.replace("_", "").replace("-", "").lower()
+
+
+VERDICTS = {_plain(key): values for key, values in FAILED.items()}
 
 
 def codes_in_brackets(data: Any) -> str:

@@ -305,7 +305,10 @@ def test_answers_of_another_shape_are_refused(paginator, data):
         paginator.read(Answer(data), paginator.start)
 
 
-@pytest.mark.parametrize("key", ["error", "errors", "message", "messages", "exceptionMessage"])
+@pytest.mark.parametrize(
+    "key",
+    ["error", "errors", "Errors", "message", "messages", "exceptionMessage", "error_message", "errorCode", "fault"],
+)
 @pytest.mark.parametrize("count", [0, 3])
 @pytest.mark.parametrize(
     "paginator",
@@ -316,7 +319,8 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
     with pytest.raises(RefuseData, match=f"carries '{key}'") as caught:
         paginator.read(answer, paginator.start)
     assert "hush" not in str(caught.value)
-    assert paginator.read(replace(answer, data={**answer.data, key: None}), paginator.start)
+    for fine in (None, "", "OK", "none", 0, "0", []):
+        assert paginator.read(replace(answer, data={**answer.data, key: fine}), paginator.start)
 
 
 @pytest.mark.parametrize(
@@ -331,13 +335,23 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
         {"status": 429, "title": "Too Many Requests", "detail": "busy"},
         {"statusCode": "500"},
         {"status_code": 404},
+        {"code": 503.0},
+        {"httpStatus": 500},
+        {"status": {"code": 503, "description": "busy"}},
     ],
 )
 @pytest.mark.parametrize("paginator", [LINES, Cursor("line_items"), Cursor("line_items", optional=True), Single()])
 def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
-    with pytest.raises(RefuseData, match=f"its '{next(iter(verdict))}' says that it failed"):
+    told = "code" if isinstance(verdict.get("status"), dict) else next(iter(verdict))
+    with pytest.raises(RefuseData, match=f"its '{told}' says that it failed"):
         paginator.read(Answer({"line_items": [], **verdict}), paginator.start)
-    for fine in ({"success": True, "status": "ok"}, {"code": 0, "msg": "done"}, {"code": 200}, {"code": "E4"}):
+    for fine in (
+        {"success": True, "status": "ok"},
+        {"code": 0, "msg": "done"},
+        {"code": 200},
+        {"code": "E4"},
+        {"status": {"code": 0}},
+    ):
         assert paginator.read(Answer({"line_items": rows(1), **fine}), paginator.start)
 
 
