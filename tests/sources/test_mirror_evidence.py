@@ -78,6 +78,30 @@ class TestChildrenOfASync:
         with twisted(filled.context, lie) as context, pytest.raises(SyncFailed, match="another address does"):
             sync_entities(context)
 
+    def test_are_not_gone_while_the_invoice_that_they_moved_to_cannot_be_read(self, filled, conn):
+        left = touched_invoice(filled, conn)
+        query = "SELECT id FROM repairshopr.line_items WHERE invoice_id = %s LIMIT 1"
+        (line,) = conn.execute(query, [left]).fetchone()
+        (joined,) = conn.execute("SELECT max(id) FROM repairshopr.invoices WHERE id <> %s", [left]).fetchone()
+        filled.control.mutate(
+            Mutation("update", "line_items", line, {"invoice_id": joined}),
+            Mutation("update", "invoices", joined, {"note": "changed"}),
+        )
+
+        def fail(request, data):
+            if request.path == "/line_items" and request.params.get("invoice_id") == joined:
+                raise TryLater("503")
+            return data
+
+        with twisted(filled.context, fail) as context, pytest.raises(SyncFailed):
+            sync_entities(context)
+        assert line in live(conn, "line_items")
+        sync_entities(filled.context)
+        assert conn.execute("SELECT invoice_id FROM repairshopr.line_items WHERE id = %s", [line]).fetchone() == (
+            joined,
+        )
+        assert line in live(conn, "line_items")
+
     def test_are_not_gone_because_their_listed_invoice_is_not_found(self, filled, conn):
         invoice = touched_invoice(filled, conn)
         before = live(conn, "line_items")

@@ -68,7 +68,7 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
         problems += _refused_problems(children)
-        _plan_children(context, children, read)
+        _plan_children(context, children, read, all_read=len(read) == len(listed))
         looks = second_look(context, children, listed_parents=alive)
         problems += unproven_rows(children, needs_person=looks.needs_person)
         if unlisted := count_unlisted(children):
@@ -97,17 +97,20 @@ def _refused_problems(extract: Extract) -> list[Problem]:
     return []
 
 
-def _plan_children(context: MirrorContext, children: Extract, parents: Sequence[tuple]) -> None:
+def _plan_children(context: MirrorContext, children: Extract, parents: Sequence[tuple], *, all_read: bool) -> None:
     """Plan the children of these parents as a set. A child that is missing in it is a candidate for a delete.
 
     If the only look-up is a narrow list, deletes are left to the scan: it reads the whole list too, and one list alone
     proves no absence.
+
+    `all_read`: whether the children of all listed parents were read. If not, a missing child may have moved to a parent
+    that could not be read, so deletes wait for the next sync, unless a child's key says whose it is.
     """
-    stage = children.stage
+    stage, by = children.stage, children.entity.lookup.by
     plan_sync(context, children)
-    if not children.entity.lookup.own:
+    if not children.entity.lookup.own or not (all_read or set(by) <= set(stage.table.key)):
         return
-    within = among(children.entity.lookup.by, parents, "t")
+    within = among(by, parents, "t")
     compare.plan_deletes(stage, status="candidate", within=within)
     mark_unreadable(stage)
 
