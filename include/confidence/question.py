@@ -190,7 +190,7 @@ def _sentence(gate: Gate, texts: Mapping[str, str]) -> str:
     what = f"{meaning[:1].lower()}{meaning[1:]}" if meaning else "is the figure"
     if meaning and gate.value == 1:
         what = f"is the number of {what}"
-    known = {"up to {:,.10g} would pass": gate.limit, "{:,.10g} is usual": gate.baseline}
+    known = {"up to {:,.10g} would pass": gate.limit and int(gate.limit), "{:,.10g} is usual": gate.baseline}
     limits = ", ".join(words.format(figure) for words, figure in known.items() if figure is not None)
     first = f"**{gate.value:,}** {what} (`{gate.metric}`{f'; {limits}' if limits else ''})."
     # Many reasons repeat the figures first. If the figure only warns, the rest of the reason is about other nights.

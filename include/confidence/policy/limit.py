@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from include.confidence.policy.history import baseline_of
-from include.confidence.policy.numbers import exact, number, text
+from include.confidence.policy.numbers import exact, number
 from include.confidence.policy.verdicts import Gate, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 
@@ -36,7 +36,7 @@ class Limit:
             limit += accepted
         if value <= limit:
             return [Gate(self.metric, number(baseline), number(limit), value, Verdict.PASS)]
-        above = f"{self.metric} is {value} of {whole} {self.of}, above its limit {text(limit)}"
+        above = f"{self.metric} is {value} of {whole} {self.of}, above its limit {int(limit)}"
         return [
             Gate(
                 self.metric,

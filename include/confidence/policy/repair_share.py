@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from include.confidence.policy.numbers import exact, number, text
+from include.confidence.policy.numbers import exact, number
 from include.confidence.policy.verdicts import KEPT, Gate, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
 
@@ -57,7 +57,7 @@ class RepairShare:
 
     def _hold(self, action: str, rows: int, live_rows: int, of_what: str, limit: Decimal) -> Gate:
         reason = (
-            f"the repair would {action} {rows} of {live_rows} {of_what}, above its limit {text(limit)}: not applied,"
+            f"the repair would {action} {rows} of {live_rows} {of_what}, above its limit {int(limit)}: not applied,"
             f" {KEPT}"
         )
         return Gate(f"{PLAN}{action}", None, number(limit), rows, Verdict.HOLD, reason)

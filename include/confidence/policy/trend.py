@@ -36,7 +36,7 @@ class Trend:
         if value <= limit:
             return [Gate(self.metric, number(baseline), number(limit), value, Verdict.PASS)]
         verdict, consequence = self._consequence(history)
-        above = f"{self.metric} is {value}, above its limit {text(limit)} (baseline {text(baseline)})"
+        above = f"{self.metric} is {value}, above its limit {int(limit)} (baseline {text(baseline)})"
         return [Gate(self.metric, number(baseline), number(limit), value, verdict, f"{above}: {consequence}")]
 
     def margin(self, baseline: Decimal | int, summary: ForensicSummary) -> Decimal:
