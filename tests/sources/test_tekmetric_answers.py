@@ -309,6 +309,7 @@ class TestProfit:
         [
             None,
             {"message": "temporarily unavailable"},
+            {"laborProfit": None, "totalProfit": None, "message": "temporarily unavailable"},
             {**PROFIT, "totalProfit": None},
             without(PROFIT, "laborProfit"),
             *(without(PROFIT, "totalProfit", name) for name in ("retail", "cost", "profit")),

@@ -201,6 +201,18 @@ class TestRecord:
         assert (found["jobs"], found["repair_orders"][0]["potential_job_count"]) == ([], 0)
 
     @pytest.mark.parametrize(
+        "profit",
+        [None, {}, {"laborProfit": None, "totalProfit": None}, {"labor": [], "totalProfit": {"retail": None}}],
+    )
+    def test_without_authorized_jobs_earns_nothing_whatever_stands_for_it(self, profit):
+        asked_for = {**ESTIMATE, "jobs": [{**job, "authorized": None} for job in (JOB, SECOND)]}
+        (order,) = rows(HEAD, asked_for, profit)["repair_orders"]
+        earned = "authorized_revenue", "authorized_profit", "authorized_labor_revenue", "authorized_labor_hours"
+        assert [order[name] for name in earned] == [0, 0, 0, 0]
+        with pytest.raises(RefuseData, match="jobs are authorized, but their profit was not found"):
+            record(HEAD, ESTIMATE, profit)
+
+    @pytest.mark.parametrize(
         ("head", "estimate", "profit"),
         [
             (None, ESTIMATE, PROFIT),

@@ -23,6 +23,11 @@ DELETED = 7
 CENTS, HOURS = 100, Decimal("0.05")
 # The highest tax in per cent, used if the estimate names neither tax nor rate.
 ANY_TAX = 15
+# The profit of an order without authorized jobs.
+NO_PROFIT: Record = {
+    "totalProfit": {"retail": 0, "cost": 0, "profit": 0, "margin": None},
+    "laborProfit": {"retail": 0, "cost": 0, "profit": 0, "hours": 0},
+}
 # The lists of items in a job, and the job's field with the sum of each.
 ITEMS = {"parts": "partsPrice", "labor": "laborPrice", "sublets": "subletPrice", "fees": "feePrice"}
 
@@ -68,9 +73,12 @@ def estimate(id_: int) -> Check:
 def profit(data: Any) -> None:
     """Check a profit: raise RefuseData if a figure is missing, in total or for labor. 0 is a figure.
 
-    The answer does not say which order it belongs to; `agree` compares it with the order's other answers.
+    None at all may be right, see `profit_of`. The answer does not say which order it belongs to; `agree` compares it
+    with the order's other answers.
     """
-    for name in ("totalProfit", "laborProfit"):
+    if _is_empty(data):
+        return
+    for name in NO_PROFIT:
         part = _object(data).get(name)
         if not isinstance(part, dict):
             raise RefuseData(f"the profit has no {name}")
@@ -81,6 +89,18 @@ def profit(data: Any) -> None:
         raise RefuseData("laborProfit has no hours")
 
 
+def profit_of(estimate: Record, profit: Record | None) -> Record:
+    """Return the profit. Raises RefuseData if it has no figures although a job is authorized.
+
+    If none is, the profit is 0. What the vendor answers then is not known: zeros, nulls, {} or a 404.
+    """
+    if profit is not None and not _is_empty(profit):
+        return profit
+    if _authorized(estimate):
+        raise RefuseData("jobs are authorized, but their profit was not found. Run the task again later")
+    return NO_PROFIT
+
+
 def agree(head: Record, estimate: Record, profit: Record) -> None:
     """Raise RefuseData if the answers are of different orders, or of different states of one order.
 
@@ -89,7 +109,7 @@ def agree(head: Record, estimate: Record, profit: Record) -> None:
     numbers = {number_of(head), number_of(estimate)} - {None}
     if len(numbers) > 1:
         raise RefuseData("head and estimate have different numbers, so they are not of one order")
-    jobs = [job for job in objects(estimate, "jobs") if _value(job, "authorized", boolean)]
+    jobs = _authorized(estimate)
     labor, total = profit["laborProfit"], profit["totalProfit"]
     # Labor may be discounted already or not, so a profit may be lower by any of the discounts, or higher in a refund.
     discounts = [_cents(each, "discount") or 0 for each in (*jobs, estimate)]
@@ -175,6 +195,20 @@ def objects(record: Record, name: str) -> list[Record]:
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise RefuseData(f"{name!r} is no list of objects")
     return value
+
+
+def _authorized(estimate: Record) -> list[Record]:
+    return [job for job in objects(estimate, "jobs") if _value(job, "authorized", boolean)]
+
+
+def _is_empty(profit: Any) -> bool:
+    """Return whether a profit is an object with nothing but empty figures in it."""
+    known = {"labor", *NO_PROFIT}
+    return _object(profit).keys() <= known and not any(_has_figures(part) for part in profit.values())
+
+
+def _has_figures(part: Any) -> bool:
+    return any(value is not None for value in part.values()) if isinstance(part, dict) else bool(part)
 
 
 def _object(data: Any) -> Record:

@@ -92,15 +92,17 @@ def record(head: Record, estimate: Record | None, profit: Record | None) -> list
     """Return [the order with its jobs, as the tables need it], or [] if the head says that it is deleted.
 
     Fields that the answers leave out are missing in the order too. Raises RefuseData if the answers are of no order, of
-    different orders, or of different states of one; and if the head is there, but not the estimate or the profit.
+    different orders, or of different states of one; and if the head is there, but not the estimate, or not the profit
+    of authorized jobs.
     """
     if not isinstance(head, dict) or not tables.identifier(head.get("id")):
         raise RefuseData("the head names no order")
     if answers.is_deleted(head):
         return []
-    if estimate is None or profit is None:
-        raise RefuseData("the order is there, but its estimate or its profit was not found. Run the task again later")
+    if estimate is None:
+        raise RefuseData("the order is there, but its estimate was not found. Run the task again later")
     answers.estimate(tables.identifier(head["id"]))(estimate)
+    profit = answers.profit_of(estimate, profit)
     answers.profit(profit)
     answers.agree(head, estimate, profit)
     try:
