@@ -222,11 +222,16 @@ def misfits(row: Row, shape: Row) -> list[str]:
     return [name for name, value in row.items() if name not in shape or not fits(value, shape[name])]
 
 
+NOTHING = {"retail": 0, "cost": 0, "profit": 0, "margin": "NaN"}
+# What an empty profit stands for.
+NO_PROFIT = {"labor": [], "laborProfit": {"hours": 0, **NOTHING}, "totalProfit": NOTHING}
+
+
 @pytest.fixture(scope="module")
 def shown(shops: Client) -> dict[str, list[Row]]:
     """All rows of an account by kind, as they come."""
     order_ids = shops.control.ids()
-    estimates, profits = [shops.estimate(i) for i in order_ids], [shops.profit(i) for i in order_ids]
+    estimates, profits = [shops.estimate(i) for i in order_ids], [shops.profit(i) or NO_PROFIT for i in order_ids]
     jobs = [job for estimate in estimates for job in estimate["jobs"]]
     return {
         "board": [row for board in BOARDS for row in shops.board(board, size=500)],
@@ -456,6 +461,11 @@ def test_profit_is_that_of_the_authorized_jobs(shown: dict[str, list[Row]]) -> N
             cost = cents(hours * cents(who["hourlyRate"])) if who else 0
             assert_profit(line, cents(hours * cents(line["rate"])), cost)
     assert undecided
+
+
+def test_profit_of_no_authorized_job_is_empty_at_times(shops: Client) -> None:
+    idle = [id_ for id_ in shops.control.ids() if not any(job["authorized"] for job in shops.estimate(id_)["jobs"])]
+    assert {bool(shops.profit(id_)) for id_ in idle} == {True, False}
 
 
 def assert_profit(told: Row, retail: int, cost: int) -> None:
