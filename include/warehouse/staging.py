@@ -8,8 +8,10 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from itertools import count
+from operator import eq, itemgetter
 from typing import Any
 
 import msgspec
@@ -219,14 +221,28 @@ class Stage:
         """Return (key, reason) of each row that could not be stored; without a usable key, where it was listed."""
         return self.conn.execute(sql.SQL("SELECT key, reason FROM {} ORDER BY key").format(self.refused)).fetchall()
 
-    def replace_rows(self, where: sql.Composable, records: Iterable[Mapping[str, Any]]) -> None:
+    def replace_rows(
+        self,
+        where: sql.Composable,
+        records: Iterable[Mapping[str, Any]],
+        same_value: Callable[[object, object], bool] = eq,
+    ) -> None:
         """Replace the staged rows for which `where` is true by these records, as rows of page 0.
+
+        A time that is the same as in the replaced row, by `same_value`, stays as that row has it.
 
         Raises RowRefused if one of them can't be stored; then nothing is replaced.
         """
-        rows = [(0, self.table.row(record), self.table.lacking(record)) for record in records]
-        self.conn.execute(sql.SQL("DELETE FROM {} WHERE {}").format(self.sql, where))
-        self._copy(rows, 0)
+        rows = [(self.table.row(record), self.table.lacking(record)) for record in records]
+        names = self.table.names
+        delete = sql.SQL("DELETE FROM {} WHERE {} RETURNING {}").format(self.sql, where, identifiers(names))
+        key = itemgetter(*map(names.index, self.table.key))
+        before = {key(row): row for row in self.conn.execute(delete)}
+
+        def value(old: object, new: object) -> object:
+            return old if isinstance(old, datetime) and same_value(old, new) else new
+
+        self._copy([(0, tuple(map(value, before.get(key(row), row), row)), lacks) for row, lacks in rows], 0)
 
     def fill(self, query: sql.Composable) -> None:
         """Store the rows that a query selects as the only page of the pull, which is complete then.

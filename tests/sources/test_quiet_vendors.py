@@ -8,6 +8,7 @@ from include.api import responses
 from include.api.paginators import Cursor
 from include.api.request import Request
 from include.sources.base import NOTHING
+from include.sources.mirror import second_look
 from include.sources.mirror.changes import Deletes, FullList, Since
 from include.sources.mirror.entity import Listed
 from include.warehouse.readers import boolean, instant
@@ -84,3 +85,29 @@ def test_a_list_out_of_a_cache_excuses_no_difference(conn, warehouse):
         account = scanned.accounts["items"]
         assert (account.equal, account.young, account.not_proven) == (4, 0, 1)
         assert set(shop.unproven()) == {"i3"}
+
+
+@pytest.mark.parametrize(("listed", "alone"), [("Z", ".123Z"), (".123Z", "Z"), (".123Z", ".123456Z")])
+def test_a_field_that_all_records_gain_is_proven_though_their_own_addresses_write_times_otherwise(
+    conn, warehouse, monkeypatch, listed, alone
+):
+    """There are more rows than second looks. What a second look has stored differs from no later list."""
+    monkeypatch.setattr(second_look, "SECOND_LOOKS", 15)
+    table = Table("vendor", "items", (Column("id"), Column("updated_at", instant)))
+    source = mirror(Listed(table, own("items"), Request("/items"), PAGES, changes=Since("since"), leaves_out=NOTHING))
+    changed = (datetime.now(UTC) - timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%S")
+    items = {f"i{number}": {"id": f"i{number}"} for number in range(40)}
+
+    def answers(path, params):
+        if len(path) > 1:
+            return {**items[path[1]], "updated_at": changed + alone}
+        return {"data": [{**item, "updated_at": changed + listed} for item in items.values()]}
+
+    with mirrored(conn, warehouse, source, answers) as shop:
+        shop.sync()
+        for place, item in enumerate(items.values()):
+            item["points"] = place
+        scanned = shop.night(repair=True)["items"]
+        assert (scanned.incomplete, scanned.plan.update) == ("", len(items))
+        scanned = shop.night()["items"]
+        assert (scanned.incomplete, scanned.plan.rows, scanned.accounts["items"].equal) == ("", 0, len(items))

@@ -284,6 +284,21 @@ def test_replaced_row_is_the_fresher_one(conn):
         stage.replace_rows(sql.SQL("id = 1"), [part(1, price="much")])
 
 
+def test_replaced_row_keeps_a_time_that_is_only_written_otherwise(conn):
+    stage = staged(conn, PARTS, [[part(1, updated_at="2026-01-01T08:00:00Z"), part(2, updated_at=day(1))]])
+    later, other = "2026-01-01T08:00:00.123Z", "2026-01-01T08:00:01Z"
+    stage.replace_rows(sql.SQL("true"), [part(1, "new", updated_at=later), part(2, updated_at=other)], same_second)
+    query = sql.SQL("SELECT id, name, updated_at FROM {} ORDER BY id").format(stage.sql)
+    assert conn.execute(query).fetchall() == [
+        (1, "new", instant("2026-01-01T08:00:00Z")),
+        (2, "x", instant(other)),
+    ]
+
+
+def same_second(one: object, other: object) -> bool:
+    return one.replace(microsecond=0) == other.replace(microsecond=0)
+
+
 def test_new_keys_are_counted_once_and_against_the_live_copy(conn):
     synced(conn, PARTS, [part(1), part(2)])
     synced(conn, PARTS, [part(1)])

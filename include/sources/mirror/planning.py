@@ -15,6 +15,7 @@ from include.sources.mirror.extract import Extract, nested_rows
 from include.sources.mirror.implicit_deletes import doubt_implied_deletes, newly_deleted_implicitly
 from include.sources.mirror.lookup import Row
 from include.sources.mirror.partitions import state_partitions
+from include.sources.mirror.same_value import same_value
 from include.warehouse import compare, row_conditions, sync_log
 from include.warehouse.sql_fragments import among, are, identifiers, same_key
 from include.warehouse.staging import Stage
@@ -226,7 +227,8 @@ def _replace_rows(stage: Stage, which: sql.Composable, records: Sequence[Row]) -
     planned = stage.conn.execute(
         sql.SQL("DELETE FROM {} WHERE {} RETURNING {}, _listed").format(stage.plan, which, identifiers(key))
     ).fetchall()
-    stage.replace_rows(which, records)
+    # The list's spelling of a time stays, or else each later list would differ from the copy by that alone.
+    stage.replace_rows(which, records, same_value)
     compare.plan_writes(stage, only=which, older="confirmed")
     for *values, listed in planned:
         names = {
