@@ -115,8 +115,7 @@ def plan_writes(
 ) -> None:
     """Plan an insert for staged rows that the copy lacks or has as tombstones, and an update for those that differ.
 
-    - `young_after`: a row that changed later gets the status `young`; a time, or SQL over the staged row `s` and the
-      copy's row `t`
+    - `young_after`: a row that changed later gets the status `young`; a time, or SQL over the staged row `s`
     - `doubtful`: the status of a change that one look does not prove: the row comes back over its tombstone, differs
       without being newer, lost a value that the copy has, newly says that it is deleted, or has changed in the future
     - `older`: the status of a change if the staged version is older than the copy's, unless that is of the future

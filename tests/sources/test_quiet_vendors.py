@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.api import responses
-from include.api.paginators import Cursor
+from include.api.paginators import Cursor, PageNumber
 from include.api.request import Request
 from include.sources.base import NOTHING
 from include.sources.mirror import second_look
-from include.sources.mirror.changes import Deletes, FullList, Since
+from include.sources.mirror.changes import BothEnds, Deletes, FullList, Since
 from include.sources.mirror.entity import Listed
 from include.warehouse.readers import boolean, instant
 from include.warehouse.table import Column, Table
@@ -111,3 +111,33 @@ def test_a_field_that_all_records_gain_is_proven_though_their_own_addresses_writ
         assert (scanned.incomplete, scanned.plan.update) == ("", len(items))
         scanned = shop.night()["items"]
         assert (scanned.incomplete, scanned.plan.rows, scanned.accounts["items"].equal) == ("", 0, len(items))
+
+
+@pytest.mark.parametrize(("place", "young"), [(3, True), (45, False), (92, True)])
+def test_a_change_in_the_middle_of_a_list_that_syncs_read_from_both_ends_is_drift(conn, warehouse, place, young):
+    """The newest records stand first, so a page looks as if those that changed last did."""
+    table = Table("vendor", "items", (Column("id"), Column("name"), Column("updated_at", instant)))
+    source = mirror(
+        Listed(table, own("items"), Request("/items"), PageNumber("data"), changes=BothEnds(), leaves_out=NOTHING)
+    )
+    made = datetime.now(UTC) - timedelta(days=100)
+    items = [
+        {"id": f"i{99 - number}", "name": "", "updated_at": (made - timedelta(hours=number)).isoformat()}
+        for number in range(100)
+    ]
+
+    def answers(path, params):
+        if len(path) > 1:
+            return next(item for item in items if item["id"] == path[1])
+        page = int(params.get("page", 1))
+        meta = {"total_pages": 10, "total_entries": len(items), "page": page}
+        return {"data": items[10 * page - 10 : 10 * page], "meta": meta}
+
+    with mirrored(conn, warehouse, source, answers) as shop:
+        shop.sync()
+        items[place] |= {"name": "changed", "updated_at": datetime.now(UTC).isoformat()}
+        scanned = shop.night(repair=True)["items"]
+        assert (scanned.metrics["rows_young"], scanned.plan.update) == (int(young), int(not young))
+        shop.sync()
+        changed = "SELECT id FROM vendor.items WHERE name = 'changed'"
+        assert conn.execute(changed).fetchall() == [(items[place]["id"],)]

@@ -92,10 +92,7 @@ class BothEnds:
 
     This works for lists sorted by id or by time, ascending or descending. If the list is sorted by id, changes of old
     rows in its middle are left to the nightly scan, for which they are drift.
-    `newest_first`: the list shows the rows that have changed last first, so that syncs miss no change.
     """
-
-    newest_first: bool = False
 
 
 @dataclass(frozen=True)

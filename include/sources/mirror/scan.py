@@ -13,7 +13,6 @@ from include.confidence import scan_log
 from include.confidence.spans import span
 from include.confidence.summary import ForensicSummary
 from include.sources.base import ScanRefused, entity_of
-from include.sources.mirror.changes import BothEnds
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Entity
 from include.sources.mirror.entity_census import keep_fields
@@ -243,9 +242,7 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
     """Return the time after which a changed row is young. None if there is no watermark.
 
     It is the watermark, but no earlier than SYNC_BRINGS_WITHIN ago: a row that has waited longer is drift, even if no
-    sync has run. For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition. If
-    syncs may miss changes in the middle of the list, only new rows are young. It is then SQL over `s` and the copy's
-    row `t`.
+    sync has run. For an entity with partitions it is SQL over rows `s`, with the watermark of the row's partition.
     """
     entity, conn, source = extract.entity, context.conn, context.source.name
     earliest = extract.clock - SYNC_BRINGS_WITHIN - (entity.read_every or timedelta(0))
@@ -254,11 +251,7 @@ def _young_after(context: MirrorContext, extract: Extract) -> datetime | sql.Com
         return watermark and max(watermark, earliest)
 
     if not entity.partitions or isinstance(entity, Child):
-        after = young_after(sync_log.oldest_watermark(conn, source, entity.name))
-        if isinstance(entity.changes, BothEnds) and not entity.changes.newest_first:
-            is_new = sql.SQL("t.{} IS NULL").format(sql.Identifier(entity.table.key[0]))
-            return sql.SQL("CASE WHEN {} THEN {} END").format(is_new, sql.Literal(after))
-        return after
+        return young_after(sync_log.oldest_watermark(conn, source, entity.name))
     parts = [
         sql.SQL("WHEN {} THEN {}").format(
             sql.Literal(each), sql.Literal(young_after(sync_log.state(conn, source, entity.name, each).watermark))

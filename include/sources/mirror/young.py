@@ -11,6 +11,7 @@ from itertools import islice
 from psycopg import sql
 
 from include.sources.base import entity_of
+from include.sources.mirror.changes import BothEnds
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Discovered
 from include.sources.mirror.extract import Extract
@@ -31,7 +32,8 @@ def doubt_young(context: MirrorContext, extract: Extract) -> None:
     """Make young rows, with their nested rows, suspects if the next sync may not bring them.
 
     The next sync may not bring a row if its own address shows no change as late as the list does; nor a child whose
-    parent has not changed, since syncs read children with their parent. If a look-up has no answer, the row stays
+    parent has not changed, since syncs read children with their parent; nor a row in the middle of a list that syncs
+    read from both ends. If a look-up has no answer, the row stays
     young. Rows of lists in brief come from their own address already: only those that no list shows are not young. Rows
     of a history may have been followed by newer ones.
     """
@@ -54,7 +56,7 @@ def _not_brought(context: MirrorContext, extract: Extract) -> Iterable[tuple]:
     young = _young_rows(extract)
     if isinstance(extract.entity, Child):
         return _unchanged_parents(context, extract.entity, young)
-    return _early(context, extract, young)
+    return [*_early(context, extract, young), *_between_the_ends(context, extract)]
 
 
 def _unlisted(extract: Extract) -> Sequence[tuple]:
@@ -98,6 +100,23 @@ def _early(context: MirrorContext, extract: Extract, young: Young) -> Iterator[t
                 yield key
 
 
+def _between_the_ends(context: MirrorContext, extract: Extract) -> Sequence[tuple]:
+    """Return the keys of the young rows behind those pages where a sync stops that reads the list from both ends."""
+    entity = extract.entity
+    watermark = sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
+    if not isinstance(entity.changes, BothEnds) or watermark is None:
+        return []
+    query = sql.SQL(BETWEEN_THE_ENDS).format(
+        key=identifiers(entity.table.key, "p"),
+        moment=sql.Identifier(entity.table.moment),
+        since=sql.Literal(watermark - context.source.lookback),
+        stage=extract.stage.sql,
+        plan=extract.stage.plan,
+        same=same_key(entity.table.key, "p", "s"),
+    )
+    return extract.stage.conn.execute(query).fetchall()
+
+
 def _unchanged_parents(context: MirrorContext, entity: Child, young: Young) -> Iterator[tuple]:
     """Yield the keys of young children whose parent shows no change that the next sync would read."""
     parent = entity_of(context.source, entity.parent)
@@ -113,3 +132,11 @@ def _unchanged_parents(context: MirrorContext, entity: Child, young: Young) -> I
 
 def _moment(table: Table, row: Row) -> datetime | None:
     return table.named(row, [table.moment])[0]
+
+
+BETWEEN_THE_ENDS = """
+WITH stops AS (SELECT _page FROM {stage} GROUP BY _page HAVING max({moment}) < {since}),
+ends AS (SELECT min(_page) AS first, max(_page) AS last FROM stops)
+SELECT {key} FROM {plan} p JOIN {stage} s ON {same} JOIN ends ON s._page > ends.first AND s._page < ends.last
+WHERE p._status = 'young'
+"""

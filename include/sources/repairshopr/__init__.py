@@ -69,7 +69,7 @@ SOURCE = Mirror(
         _listed(
             tables.CUSTOMERS,
             "customer",
-            BothEnds(newest_first=True),
+            BothEnds(),
             {**NEWEST_FIRST, "include_disabled": "true"},
             leaves_out=LeftOut({"disabled customers": "include_disabled"}),
         ),
@@ -97,7 +97,7 @@ SOURCE = Mirror(
         _listed(
             tables.PRODUCTS,
             "product",
-            BothEnds(newest_first=True),
+            BothEnds(),
             NEWEST_FIRST,
             leaves_out=LeftOut(
                 missing={
