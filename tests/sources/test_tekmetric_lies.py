@@ -231,6 +231,29 @@ class TestSync:
             assert {id_ for _, id_ in rows(conn, "repair_orders")} == set(shops.control.ids())
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_job_is_not_gone_while_the_order_that_it_moved_to_cannot_be_read(loaded, conn, silent):
+    left, joined = two_jobs(loaded), two_jobs(loaded)
+    loaded.sync()
+    settle(loaded)
+    stays, moves = loaded.control.order(left)["jobs"]
+    both = {left: [stays], joined: [*loaded.control.order(joined)["jobs"], moves]}
+    loaded.control.mutate(
+        *(Mutation("update", "orders", id_, {"jobs": jobs}, silent=silent) for id_, jobs in both.items())
+    )
+    loaded.control.fault(edit(estimate, "jobs", "missing")(joined, 0))
+    if silent:
+        loaded.mend(loaded.scan())
+    else:
+        with pytest.raises(SyncFailed):
+            loaded.sync()
+    assert moves["id"] in {row["tm_id"] for row in of_order(conn, "jobs", left)}
+    loaded.control.clear()
+    loaded.mend(loaded.scan())
+    jobs = {id_: {row["tm_id"] for row in of_order(conn, "jobs", id_)} for id_ in both}
+    assert jobs == {id_: {job["id"] for job in jobs} for id_, jobs in both.items()}
+
+
 class TestScan:
     def test_misses_no_decision_that_was_never_told(self, loaded, conn):
         """An order whose only job says nothing of `declined`: the copy has false there, as nothing else would be."""

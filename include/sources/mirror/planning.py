@@ -3,7 +3,7 @@
 The statuses of a plan's rows are described in `include/warehouse/compare.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from psycopg import sql
@@ -134,16 +134,20 @@ def _follow_records(extract: Extract) -> None:
 def _mark_taken(extract: Extract) -> None:
     """Mark all that is planned for a record as unproven if it shows a nested row that another record has too.
 
-    Only one of the two can be right, and a record is written with its nested rows as a set.
+    Only one of the two can be right.
     """
     takers: set[tuple] = set()
     for part, stage in extract.parts:
         takers |= _takers(extract, part, stage)
-    if not takers:
-        return
+    if takers:
+        _doubt_records(extract, takers, TAKEN_WHY)
+
+
+def _doubt_records(extract: Extract, keys: Collection[tuple], why: str) -> None:
+    """Mark all that is planned for these records as unproven, since a record is written with its nested rows."""
     for stage, by in [(extract.stage, extract.entity.table.key), *((stage, part.by) for part, stage in extract.parts)]:
-        names = {"plan": stage.plan, "why": sql.Literal(TAKEN_WHY), "of_takers": among(by, list(takers), "p")}
-        stage.conn.execute(sql.SQL(DOUBT_TAKERS).format(**names))
+        names = {"plan": stage.plan, "why": sql.Literal(why), "of_records": among(by, list(keys), "p")}
+        stage.conn.execute(sql.SQL(DOUBT_RECORDS).format(**names))
 
 
 def _takers(extract: Extract, part: Part, stage: Stage) -> set[tuple]:
@@ -191,6 +195,27 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
     }
     if stage.conn.execute(sql.SQL(DOUBT_LAGGING).format(**names)).rowcount:
         _follow_records(extract)
+
+
+def doubt_moved_rows(extract: Extract) -> None:
+    """Delete no nested row of a live record while others could not be read: it may have moved to one of them.
+
+    A sync leaves it to later ones. In a scan its record is unproven. Rows whose key says whose they are can't move.
+    """
+    if not (extract.failed_partitions or any(each.failed for each in extract.lookups.skipped_records)):
+        return
+    losers: set[tuple] = set()
+    for part, stage in extract.parts:
+        if set(part.by) <= set(stage.table.key):
+            continue
+        names = {"plan": stage.plan, "whole": extract.stage.sql, "by": identifiers(part.by, "p")}
+        names["of_list"] = extract.belongs_to_record(part, "p", "w")
+        if extract.stage.pull.purpose == "sync":
+            stage.conn.execute(sql.SQL(LEAVE_LOST).format(**names))
+        else:
+            losers |= set(stage.conn.execute(sql.SQL(LOSERS).format(**names)))
+    if losers:
+        _doubt_records(extract, losers, PERHAPS_MOVED)
 
 
 def mark_unreadable(stage: Stage) -> None:
@@ -259,6 +284,16 @@ def skip_changes_before_reset(context: MirrorContext, extract: Extract) -> None:
 
 TWICE = "its list shows it twice, though it has not changed lately"
 
+PERHAPS_MOVED = "a nested row that it lacks may have moved to a record that could not be read"
+
+LOSERS = """
+SELECT DISTINCT {by} FROM {plan} p WHERE _operation = 'delete' AND EXISTS (SELECT FROM {whole} w WHERE {of_list})
+"""
+
+LEAVE_LOST = """
+DELETE FROM {plan} p WHERE _operation = 'delete' AND EXISTS (SELECT FROM {whole} w WHERE {of_list})
+"""
+
 LAGGING = "the source shows older versions than it has shown before, so it may lag behind"
 
 DOUBT_LAGGING = """
@@ -315,9 +350,9 @@ WHERE _operation <> 'delete' AND _status IN ('confirmed', 'candidate', 'due') AN
       SELECT FROM {whole_plan} w WHERE {of_list} AND w._operation = 'delete' AND w._status = 'confirmed'))
 """
 
-DOUBT_TAKERS = """
+DOUBT_RECORDS = """
 UPDATE {plan} p SET _status = 'unproven', _why = {why}
-WHERE _status IN ('confirmed', 'candidate', 'due') AND {of_takers}
+WHERE _status IN ('confirmed', 'candidate', 'due') AND {of_records}
 """
 
 AS_THE_RECORD = """

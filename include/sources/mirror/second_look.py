@@ -17,7 +17,7 @@ from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import Look, look_up, look_up_or_parent, not_there
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.lookup_results import LISTED_ONLY
-from include.sources.mirror.planning import replace_record
+from include.sources.mirror.planning import doubt_moved_rows, replace_record
 from include.sources.mirror.series import is_followed, is_hidden_series
 from include.sources.mirror.suspects import Suspect, candidates, listed_only, suspects_of
 from include.warehouse import compare
@@ -76,6 +76,7 @@ def second_look(
     if every:
         looks += _look_at_suspects(context, extract, None, listed_parents)
     _settle_rest(extract)
+    doubt_moved_rows(extract)
     return looks
 
 
