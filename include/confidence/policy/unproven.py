@@ -1,4 +1,4 @@
-"""Rows that nobody could prove."""
+"""The policy for rows that no scan could prove."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
