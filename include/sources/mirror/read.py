@@ -291,10 +291,16 @@ def _complete_page(
     if unchanged_before:
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
-    left = max(0, limit - stage.pull.rows_read) if limit else None
-    before = extract.lookups.all_skipped
-    options = {"skip": skip, "limit": left, "skipped_before": before, "listed": listing.request is not None}
-    return brief.complete_page(context, entity, page, listing.partition, **options)
+    return brief.complete_page(
+        context,
+        entity,
+        page,
+        listing.partition,
+        skip=skip,
+        limit=max(0, limit - stage.pull.rows_read) if limit else None,
+        skipped_before=extract.lookups.all_skipped,
+        listed=listing.request is not None,
+    )
 
 
 def _list_pages(
