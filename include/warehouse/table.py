@@ -27,7 +27,7 @@ from include.warehouse.readers import (
 
 # The column with the fields that no other column reads.
 EXTRA = "extra"
-# What each mirrored table has beside the source's columns. Those of staging tables and plans begin with an underscore.
+# What each mirrored table has besides the source's columns. Those of staging tables and plans begin with an underscore.
 OWN_COLUMNS = frozenset({"row_hash", "deleted_at", "sync_id"})
 # Readers whose values tell no older row from a newer one, and those whose values are no flags.
 UNORDERED = (text, boolean, structure)

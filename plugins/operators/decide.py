@@ -142,7 +142,7 @@ def _planned(conn: Connection, run: str) -> set[str]:
 
 
 def _fields(entities: Sequence[str]) -> dict[str, Param]:
-    """Return the fields of the form beside the options: the reason, and which of these entities to leave out."""
+    """Return the fields of the form besides the options: the reason, and which of these entities to leave out."""
     left_out = several(
         entities,
         "Leave these out",

@@ -1,4 +1,4 @@
-"""What a sync writes beside its records: their children and the records they refer to, and the problems of both."""
+"""What a sync writes besides its records: their children and the records they refer to, and the problems of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
