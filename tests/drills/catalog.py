@@ -198,7 +198,7 @@ DATABASE = (
         seen="Nothing. Reading in an open transaction hinders no sync, scan, repair or rollback; it only keeps old"
         " rows from being cleaned up.",
         click="Nothing tonight. Ask its owner to end it; `xact_start` in `pg_stat_activity` says since when.",
-        holds="All steps end as ever, and the open transaction still sees the copy as it was.",
+        holds="All steps end as usual, and the open transaction still sees the copy as it was.",
     ),
     Drill(
         "read-only",
