@@ -354,7 +354,7 @@ TIME = (
     Drill(
         "two-deployments",
         "Two deployments work on one warehouse",
-        seen="Steps fail with *is stopped by* a run that this Airflow does not know. Syncs wait.",
+        seen="Steps fail with *has been stopped by* a run that this Airflow does not know. Syncs wait.",
         click="Stop one deployment: `docker compose stop scheduler worker` there. In the other clear `stop_writer` of"
         " the run with downstream.",
         holds="One of them writes at a time, and a drift is repaired once. A rule remains: one deployment a warehouse.",
