@@ -138,7 +138,7 @@ def _planned(conn: Connection, run: str) -> set[str]:
     found = read_run(conn, run)
     if found is None:
         return set()
-    return {scan.entity for scan in found.scans if scan.entity not in found.put_off and any(vars(scan.plan).values())}
+    return {scan.entity for scan in found.scans if scan.entity not in found.put_off and scan.plan.rows}
 
 
 def _fields(entities: Sequence[str]) -> dict[str, Param]:
