@@ -286,7 +286,7 @@ def _is_real(name: str, inherited: Mapping[str, str]) -> bool:
     missing = [variable for variable in variables if variable not in inherited]
     if given and missing:
         raise StackError(
-            f"{' and '.join(missing)} is missing beside {' and '.join(given)}: "
+            f"{' and '.join(missing)} is missing, but {' and '.join(given)} is set: "
             f"set both for a real {name}, or neither for a simulated one"
         )
     return not missing

@@ -81,7 +81,7 @@ def read_lists(
             else:
                 # If the first page fails too, the token is not the reason. Then this raises, and the stage is kept.
                 next(_list_pages(context, extract, listings, 0, first, last))
-                log.warning("%s In case that its token is the reason, the list is read again from its start", error)
+                log.warning("%s Its token may have expired, so the list is read again from its start", error)
                 extract, restarted = extract.restart(context), True
         else:
             if last is None and not extract.failed_partitions.get(listings[number].partition):
