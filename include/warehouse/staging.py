@@ -89,7 +89,7 @@ class Stage:
         return self.pull.pages > 0
 
     def append(self, page: Iterable[Mapping[str, Any]], **how: Any) -> None:
-        """`store` a page with the same arguments; then raise TooManyRefused if the pull has refused too many rows.
+        """Store a page, as `store` does. Then raise TooManyRefused if the pull has refused too many rows.
 
         Postgres does not wait for the disk here, as the transaction writes to unlogged tables only.
         """
