@@ -11,7 +11,7 @@ per transaction, skips rows that others have locked, and waits 5 seconds at most
 open question, a baseline or an unfinished repair needs is kept however old it is.
 
 ## If `expire` fails
-The message names the rows of `confidence.retention` that could not be carried out, such as one of a table that is gone.
+The message names the rows of `confidence.retention` that could not be applied, such as one of a table that is gone.
 All other rows were. Correct or delete what it names. If it names a lock or a limit of time, the next run goes on.
 """
 

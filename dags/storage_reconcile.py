@@ -34,7 +34,7 @@ missing), images in error that no run has marked, deleted images, and all that i
    If it lists, it also asks for a sample of 64 objects by HEAD, a new sample each night. With
    `SYNC_CONFIDENCE_SCAN_SLICES` in the environment so many tasks list together; slice 0 judges.
 3. `gate_check`: worse than the baseline once is `warn`, twice in a row `hold`. Slow growth that goes on is `warn`, and
-   `hold` after a week. `hold` at once if more than 5 images, and more than 5 % of those looked at, miss an object, in
+   `hold` after a week. `hold` at once if more than 5 images, and more than 5 % of those looked at, lack an object, in
    this run or together with those that unattended runs have marked in the last 7 days; or if any image does, and the
    bucket does not show the objects of other images either.
 4. `decide`: only on `hold`. Waits for your answer under *Required actions*, 20 hours at most.
@@ -66,7 +66,7 @@ Its message names the next step. In general:
   `without_original`, `empty_object`, `other_reading`, `unknown`, `unknown_status`: why else images are not proven.
   Which ones, and since when: `SELECT * FROM confidence.unproven WHERE source = 'storage'`.
 - `missing_lately`: with what unattended runs have marked lately (`marked_lately`). If those are many, a loss that comes
-  in slices: look into the bucket.
+  in small portions: look into the bucket.
 - `ready_without_staged`: ready images without a staged url. `orphan_objects`: objects that no image names.
 - Slow, or *503 SlowDown*: lower `concurrency`.
 """

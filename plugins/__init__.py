@@ -1,0 +1,1 @@
+"""How Airflow runs the sources: operators, hooks, notifications, and the pages in its UI."""

@@ -29,10 +29,9 @@ def choice(default: str, values: Sequence[str], title: str, description: str, se
     return _field(default, title, description, section, enum=list(values))
 
 
-def needed_choice(values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
+def needed_choice(values: Sequence[str], title: str, description: str) -> Param:
     """Return a field for one of these values, which a person has to choose."""
-    schema = {"section": section} if section else {}
-    return Param(type="string", title=title, description=description, enum=list(values), **schema)
+    return Param(type="string", title=title, description=description, enum=list(values))
 
 
 def several(values: Sequence[str], title: str, description: str, section: str | None = None) -> Param:
@@ -47,9 +46,9 @@ def some_number(title: str, description: str, section: str | None = None, *, emp
     return _field(None, title, description, section, type=["null", "integer"], values_display={"null": empty})
 
 
-def some_text(title: str, description: str, section: str | None = None) -> Param:
+def some_text(title: str, description: str) -> Param:
     """Return a field for a text or nothing."""
-    return _field(None, title, description, section, type=["null", "string"])
+    return Param(None, title=title, description=description, type=["null", "string"])
 
 
 def some_uuid(title: str, description: str, section: str | None = None) -> Param:

@@ -62,7 +62,7 @@ def _print_address(stack: Stack) -> None:
 
 
 def _print_exports(stack: Stack) -> None:
-    """What `eval` needs to make this shell's `airflow` the stack's."""
+    """Print what `eval` needs to make this shell's `airflow` the stack's."""
     for name, value in stack.env.items():
         if name.startswith("AIRFLOW") or name in ("PYTHONPATH", "NO_PROXY", "no_proxy"):
             print(f"export {name}={shlex.quote(value)}")

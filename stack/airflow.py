@@ -29,7 +29,7 @@ class Airflow:
         return answer.json() if answer.content else None
 
     def page(self, path: str) -> str:
-        """The HTML of a page that a plugin adds."""
+        """Return the HTML of a page that a plugin adds."""
         answer = self._session.get(f"{self.url}{path}", timeout=60)
         if not answer.ok:
             raise StackError(f"GET {path}: {answer.status_code} {answer.text[:500]}")
@@ -42,7 +42,7 @@ class Airflow:
         return self.call("POST", f"/dags/{dag_id}/dagRuns", json=body)["dag_run_id"]
 
     def runs(self, dag_id: str) -> list[str]:
-        """The ids of the DAG's newest runs, the newest first."""
+        """Return the ids of the DAG's newest runs, the newest first."""
         found = self.call("GET", f"/dags/{dag_id}/dagRuns?order_by=-run_after&limit=100")["dag_runs"]
         return [run["dag_run_id"] for run in found]
 
@@ -60,7 +60,7 @@ class Airflow:
         return run_id, self.wait(dag_id, run_id, timeout)
 
     def tasks(self, dag_id: str, run_id: str) -> Mapping[str, str]:
-        """The state of each task; mapped ones as `task[index]`."""
+        """Return the state of each task; mapped ones as `task[index]`."""
         found = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")["task_instances"]
         return {
             t["task_id"] + (f"[{t['map_index']}]" if t["map_index"] >= 0 else ""): t["state"] or "none" for t in found
@@ -114,13 +114,13 @@ class Airflow:
         return self.call("GET", path, params={"map_index": map_index, "deserialize": True})["value"]
 
     def log(self, dag_id: str, run_id: str, task: str, attempt: int = 1, map_index: int = -1) -> str:
-        """The text of a task's log."""
+        """Return the text of a task's log."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}/logs/{attempt}"
         content = self.call("GET", path, params={"map_index": map_index, "full_content": True})["content"]
         return "\n".join(str(line.get("event", "")) + str(line.get("error_detail", "")) for line in content)
 
     def last_log(self, dag_id: str, run_id: str, task: str, map_index: int = -1) -> str:
-        """The text of the log of a task's last attempt."""
+        """Return the text of the log of a task's last attempt."""
         path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task}" + (f"/{map_index}" if map_index >= 0 else "")
         return self.log(dag_id, run_id, task, self.call("GET", path)["try_number"], map_index)
 

@@ -157,7 +157,7 @@ def _end(find: Callable[[], list[psutil.Process]], grace: float) -> None:
 
 
 def _descendants(without: int | None = None) -> list[psutil.Process]:
-    """The living processes below this one, except the process `without` and its children."""
+    """Return the living processes below this one, except the process `without` and its children."""
     _reap()
     found = []
     for process in psutil.Process().children(recursive=True):
@@ -169,7 +169,7 @@ def _descendants(without: int | None = None) -> list[psutil.Process]:
 
 
 def _reap() -> list[tuple[int, int]]:
-    """The children that have ended since the last call, with their exit codes (negative: the signal)."""
+    """Return the children that have ended since the last call, with their exit codes (negative: the signal)."""
     ended = []
     with suppress(ChildProcessError):
         while True:

@@ -12,12 +12,12 @@ from stack.settings import REPOSITORY
 
 
 def pins(text: str) -> dict[str, str]:
-    """The version of each package in a lock, by its name."""
+    """Return the version of each package in a lock, by its name."""
     return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)}
 
 
 def problems(project: str, lock: str, runtime: str) -> list[str]:
-    """What doesn't fit between the texts of pyproject.toml, requirements.lock and requirements.txt, a line each."""
+    """Return a line for each contradiction between pyproject.toml and the two requirements files, given as texts."""
     declared = tomllib.loads(project)
     needed = {
         "requirements.txt": [*declared["project"]["dependencies"], *declared["dependency-groups"]["celery"]],

@@ -125,6 +125,7 @@ def _field_mistake(table: Table, field: str) -> str:
             " vendor's field of that name: it stays in extra"
         )
     for column in table.columns:
+        # The column reads the field, or an object around it, or something inside the field.
         paths = [path for path in column.reads if lies_in(field, path)]
         if lies_in(column.dotted_path, field):
             paths.append(column.dotted_path)

@@ -186,7 +186,7 @@ def _write_migration(path: Path, name: str) -> list[str]:
 
 
 def _table(table: Table) -> str:
-    """The table's entry in the migration."""
+    """Return the table's entry in the migration."""
     types = {column.name: _type(column) for column in table.columns}
     types |= {EXTRA: "jsonb"} if table.keeps_extra else {}
     key = ", ".join(f'"{name}": "{types[name]}"' for name in table.key)
@@ -205,7 +205,7 @@ def _type(column: Column) -> str:
 
 
 def _indexes(source: Mirror) -> str:
-    """The entries for the columns by which rows are found that belong to others."""
+    """Return the entries for indexes on the columns by which rows name another record."""
     found = [(e.table, e.lookup.by) for e in source.entities if e.lookup.by != e.table.key]
     found += [(part.table, part.by) for e in source.entities for part in e.parts if part.by != part.table.key]
     entries = [f'"{table.name} ({", ".join(columns)})",' for table, columns in found]

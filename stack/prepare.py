@@ -39,7 +39,7 @@ class NotPrepared(Exception):
 
 
 def setting(environment: Mapping[str, str], name: str) -> str:
-    """Airflow's setting of that variable: its value, or what the command of its variable `_CMD` prints."""
+    """Return Airflow's setting of that variable: its value, or what the command of its variable `_CMD` prints."""
     if value := environment.get(name):
         return value
     command = shlex.split(environment[f"{name}_CMD"])
@@ -47,13 +47,13 @@ def setting(environment: Mapping[str, str], name: str) -> str:
 
 
 def metadata_url(environment: Mapping[str, str]) -> str:
-    """The libpq URL of Airflow's metadata database."""
+    """Return the libpq URL of Airflow's metadata database."""
     url = setting(environment, METADATA_SETTING)
     return urlsplit(url)._replace(scheme="postgresql").geturl()
 
 
 def metadata_version(url: str) -> str:
-    """What tells one state of Airflow's schema from another: installed version and database revision."""
+    """Return what tells one state of Airflow's schema from another: installed version and database revision."""
     with psycopg.connect(url) as connection:
         if connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,):
             return "none"

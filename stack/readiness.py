@@ -22,7 +22,7 @@ class ReadinessCheck:
         self._session.trust_env = False  # no proxy between us and ourselves
 
     def missing(self, dags: Path, since: datetime, without: Collection[str] = ()) -> str | None:
-        """What the stack still waits for; None when it is ready.
+        """Return what the stack still waits for; None when it is ready.
 
         `dags`: the folder of DAG files, each of which has to be read after `since`. `without`: the names of files that
         make no DAG, since their source is left out. Raises `StackError` when a file can't be imported.
@@ -66,7 +66,7 @@ def _is_after(moment: str | None, since: datetime) -> bool:
 
 
 def _dag_files(folder: Path) -> set[str]:
-    """The files in which Airflow looks for DAGs: those that contain both words."""
+    """Return the files in which Airflow looks for DAGs: those that contain both words."""
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*.py")

@@ -78,7 +78,7 @@ class Home:
         return self.folder / "lock"
 
     def postgres(self, inherited: Mapping[str, str]) -> Server:
-        """The stack's server: the one that the caller's STACK_POSTGRES_URL names, else the embedded one."""
+        """Return the stack's server: the one that the caller's STACK_POSTGRES_URL names, else the embedded one."""
         named = inherited.get("STACK_POSTGRES_URL")
         return Server(named) if named else Postgres(self.folder / "postgres")
 
@@ -94,7 +94,7 @@ class Ports:
 
     @classmethod
     def choose(cls, api: int) -> Self:
-        """`api` if it is free, else the next free port; 0 = any free one. All others are any free ones."""
+        """Choose free ports. For Airflow's API `api` or the next free one, if it is not 0; for all others any."""
         any_api, worker_log, trigger_log, *simulators = free_ports(3 + len(SIMULATORS))
         return cls(
             api=first_free(api) if api else any_api,
@@ -115,7 +115,7 @@ class Secrets:
 
     @classmethod
     def of(cls, home: Home) -> Self:
-        """The home's secrets, made at the first call."""
+        """Return the home's secrets, made at the first call."""
         path = home.folder / "secrets.json"
         if not path.exists():
             home.airflow.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def environment(home: Home, ports: Ports, postgres: Server, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of every Airflow process.
+    """Return the environment of every Airflow process.
 
     What the caller has set (`inherited`) wins, a connection to a real account above all; only what belongs to
     the stack alone (its folder, database, addresses, users and keys) is always the stack's.
@@ -179,7 +179,7 @@ def simulator_url(name: str, ports: Ports) -> str:
 
 
 def simulated(inherited: Mapping[str, str]) -> list[str]:
-    """The vendors that need a simulator: sources of the installation whose connections the caller has not set.
+    """Return the vendors that need a simulator: sources of the installation whose connections the caller has not set.
 
     Raises `StackError` when only some of a vendor's are set: real and invented data must not be compared.
     """
@@ -187,7 +187,7 @@ def simulated(inherited: Mapping[str, str]) -> list[str]:
 
 
 def sources_of(inherited: Mapping[str, str]) -> tuple[str, ...]:
-    """The sources that the caller's setting names, or all. Raises `StackError` when it is wrong."""
+    """Return the sources that the caller's setting names, or all. Raises `StackError` when it is wrong."""
     try:
         return installed_sources(inherited)
     except WrongSources as error:
@@ -195,7 +195,7 @@ def sources_of(inherited: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def simulator_command(name: str, home: Home, ports: Ports, postgres: Server, inherited: Mapping[str, str]) -> list[str]:
-    """How the simulator of a vendor is started, in the environment that `simulator_environment` gives."""
+    """Return the command that starts a vendor's simulator, in the environment that `simulator_environment` gives."""
     simulator = SIMULATORS[name]
     given = inherited.get(f"STACK_{name.upper()}_OPTIONS")
     return [
@@ -210,7 +210,7 @@ def simulator_command(name: str, home: Home, ports: Ports, postgres: Server, inh
 
 
 def simulator_environment(name: str, postgres: Server, process_environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a simulator: nothing of Airflow's, whose keys and connections are no vendor's to know.
+    """Return the environment of a simulator: nothing of Airflow's, whose keys and connections are no vendor's to know.
 
     The password of Postgres is in it, since a command line would show it to all.
     """
@@ -272,7 +272,7 @@ def _connections(ports: Ports, postgres: Server, known: Secrets, inherited: Mapp
 
 
 def _with_simulator(inherited: Mapping[str, str]) -> list[str]:
-    """The sources of the installation that have a simulator."""
+    """Return the sources of the installation that have a simulator."""
     return [name for name in sources_of(inherited) if name in SIMULATORS]
 
 
@@ -286,7 +286,7 @@ def _is_real(name: str, inherited: Mapping[str, str]) -> bool:
     missing = [variable for variable in variables if variable not in inherited]
     if given and missing:
         raise StackError(
-            f"{' and '.join(missing)} is missing beside {' and '.join(given)}: "
+            f"{' and '.join(missing)} is missing, but {' and '.join(given)} is set: "
             f"set both for a real {name}, or neither for a simulated one"
         )
     return not missing
@@ -309,7 +309,7 @@ def _bucket_connection(url: str) -> str:
 
 
 def _application_url(postgres: Server, schema: str, role: str) -> str:
-    """The libpq URL of a simulated application's tables: a schema of the stack's own warehouse."""
+    """Return the libpq URL of a simulated application's tables: a schema of the stack's own warehouse."""
     url = urlsplit(postgres.url("warehouse", role))
     query = "&".join(filter(None, [url.query, urlencode({"options": f"-csearch_path={schema}"})]))
     return url._replace(query=query).geturl()
@@ -341,7 +341,7 @@ def _tekmetric_arguments(postgres: Server, inherited: Mapping[str, str]) -> list
 
 
 def _api(name: str, *options: str, arguments: Arguments = _none, **extra: Any) -> Simulator:
-    """A REST API with one connection of its own name; `extra` goes into the connection."""
+    """Return the simulator of a REST API with one connection of its own name; `extra` goes into the connection."""
     connections = {name: lambda url, postgres: _api_connection(url, extra)}
     return Simulator(connections, arguments, options=lambda home: list(options))
 

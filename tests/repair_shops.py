@@ -8,7 +8,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from include.sources.tekmetric import metrics, tables
+from include.sources.tekmetric import tables
+from include.sources.tekmetric.derived import DERIVED
 from include.warehouse import compare
 from include.warehouse.merge import Merged, apply_plan
 from include.warehouse.sql_fragments import identifiers
@@ -16,7 +17,7 @@ from include.warehouse.staging import Stage
 from include.warehouse.table import Table
 
 MIRRORED = {value.name: value for value in vars(tables).values() if isinstance(value, Table)}
-COMPUTED = {derived.table.name: derived.table for derived in metrics.DERIVED}
+COMPUTED = {derived.table.name: derived.table for derived in DERIVED}
 TABLES = MIRRORED | COMPUTED
 ITEMS = {"parts": "job_parts", "labor": "job_labor", "sublets": "job_sublets", "fees": "job_fees"}
 
@@ -90,7 +91,7 @@ def derive(conn: psycopg.Connection, sync_id: int | None = None) -> dict[str, Me
     """Compute what that sync and later ones have touched, or everything, and say what was written in each table."""
     counts = {}
     with conn.transaction():
-        for derived in metrics.DERIVED:
+        for derived in DERIVED:
             touched = sql.SQL(derived.touched if sync_id else "true").format(since=sql.Literal((sync_id or 0) - 1))
             within = sql.SQL("{} AND NOT ({})").format(touched, sql.SQL(derived.keep))
             stage = Stage.open(conn, derived.table, "tekmetric", "derive", "a test")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ErrorPolicy:
-    """What an API's own statuses between 400 and 499 mean, beside those that mean the same everywhere.
+    """What an API's own statuses between 400 and 499 mean, besides those that mean the same everywhere.
 
     `wait`: the same request may succeed later, as with 408, 429 and 5xx. `unknown`: the API can't tell about this
     record; it is asked once more, then the record stays unproven. `absent`: the address has no record, as with 404; at

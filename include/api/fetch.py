@@ -78,7 +78,7 @@ def pages(
                 return
             if not may_ask_for:
                 raise PageLimit(
-                    f"{where}: the feed goes on after the limit of {limit} pages. Check the filters of the "
+                    f"{where}: the list goes on after the limit of {limit} pages. Check the filters of the "
                     "request, or raise the limit."
                 )
 
@@ -233,7 +233,7 @@ class _Loops:
 
 def _loop(where: str, what: str) -> PaginationLoop:
     return PaginationLoop(
-        f"{where}: {what} came before, the feed goes in circles. Run the task again; if that changes nothing, tell"
+        f"{where}: {what} came before, the list goes in circles. Run the task again; if that changes nothing, tell"
         " the API's vendor."
     )
 

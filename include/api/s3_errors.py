@@ -80,17 +80,18 @@ class S3Errors:
         )
 
     def _missing(self, where: str, answer: dict[str, Any], proven: bool) -> ApiError:
+        """Return what a 404 to HeadObject means. It has no body; only MinIO says in a header what is missing."""
         headers = _headers(answer)
-        word = headers.get("x-minio-error-code")
-        if word is None and not _is_of_a_store(headers):
+        code = headers.get("x-minio-error-code")
+        if code is None and not _is_of_a_store(headers):
             return self.not_the_store("HeadObject", 404)
-        if word == "NoSuchKey" or (word is None and proven):
+        if code == "NoSuchKey" or (code is None and proven):
             restorable = headers.get("x-amz-delete-marker", "").lower() == "true"
             return Missing(f"{where} answered 404: it does not exist there.", restorable=restorable)
-        if word is None:
+        if code is None:
             return TryLater(f"{where} answered 404, which says nothing before the bucket itself is proven.")
         return FixConfiguration(
-            f"{where} answered {_status_and_code(404, word)}, which is not about the object. Check bucket_name and"
+            f"{where} answered {_status_and_code(404, code)}, which is not about the object. Check bucket_name and"
             f" endpoint_url of connection {self._connection!r}."
         )
 

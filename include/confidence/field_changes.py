@@ -149,9 +149,9 @@ def _changed(
             yield FieldChange(Kind.BACK, path, states[path])
         if detail := _retyped(before, field, whole=whole):
             yield FieldChange(Kind.RETYPED, path, states[path], detail)
-        if before.codes:
-            for code in sorted(kept_codes(before, field, whole=False) - set(before.codes)):
-                yield FieldChange(Kind.NEW_CODE, path, states[path], code)
+        # The first values of an enumeration are no change: with whole=False there are none.
+        for code in sorted(kept_codes(before, field, whole=False) - set(before.codes)):
+            yield FieldChange(Kind.NEW_CODE, path, states[path], code)
 
 
 def _retyped(before: KnownField, field: FieldCount, *, whole: bool) -> str:

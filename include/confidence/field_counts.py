@@ -25,7 +25,7 @@ Reader = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Questions:
-    """What a table asks of the census beside the fields.
+    """What a table asks of the census besides the fields.
 
     - `readers`: by path, how the table's columns read it
     - `opaque`: paths whose content one column keeps as a whole, so that nothing in it can be lost

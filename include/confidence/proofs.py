@@ -32,7 +32,7 @@ def read_proofs(
 
 
 def stood(conn: Connection, source: str) -> tuple[datetime, float]:
-    """Return since when the writer is stopped by the run that has stopped it now, and how many seconds that is."""
+    """Return when the present stop of the writer began, and how many seconds it has lasted."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         return cursor.execute(STOOD, [source]).fetchone()
 

@@ -95,7 +95,7 @@ def read(
     with conn.cursor(row_factory=tuple_row) as cursor:
         query = "SELECT max(freshness) FROM confidence.health WHERE source = %s"
         (behind,) = cursor.execute(query, [writer.source]).fetchone()
-    plans = [scan for scan in scans.values() if scan.entity not in found.put_off and any(vars(scan.plan).values())]
+    plans = [scan for scan in scans.values() if scan.entity not in found.put_off and scan.plan.rows]
     return Question(
         writer,
         behind,

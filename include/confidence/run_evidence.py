@@ -19,19 +19,31 @@ def read(conn: Connection, source: str, run: str, entities: Sequence[str]) -> Ev
     params = {"source": source, "run": run}
     put_off = proofs.put_off_by(conn, source, run)
     with conn.cursor(row_factory=args_row(_latest_scan)) as cursor:
-        found = cursor.execute(SCANS_OF_RUN, params).fetchall()
-    scans = tuple(scan for scan in found if scan.entity not in put_off)
+        latest = cursor.execute(SCANS_OF_RUN, params).fetchall()
+    scans = tuple(scan for scan in latest if scan.entity not in put_off)
     with conn.cursor(row_factory=args_row(_repair)) as cursor:
         repairs = tuple(cursor.execute(REPAIRS_OF_RUN, params).fetchall())
     # A decision is about all of the run's scans, so one from before the last scan is about an earlier run's.
     params |= {"begun": max((scan.scanned_at for scan in scans), default=None)}
     with conn.cursor(row_factory=tuple_row) as cursor:
-        decision = cursor.execute(DECISION_OF_RUN, params).fetchone() or (None,) * 4
+        found = cursor.execute(DECISION_OF_RUN, params).fetchone()
+        decision, decided_by, decided_at, reason = found or (None, None, None, None)
         (unproven,) = cursor.execute(
             "SELECT count(*) FROM confidence.unproven WHERE source = %(source)s", params
         ).fetchone()
-    writer = fence.read(conn, source)
-    return Evidence(run, writer, tuple(entities), scans, repairs, *decision[:2], unproven, put_off, *decision[2:])
+    return Evidence(
+        run,
+        fence.read(conn, source),
+        tuple(entities),
+        scans,
+        repairs,
+        decision=decision,
+        decided_by=decided_by,
+        decided_at=decided_at,
+        reason=reason,
+        unproven=unproven,
+        put_off=put_off,
+    )
 
 
 def judged_worse(conn: Connection, source: str, run: str) -> list[str]:

@@ -12,6 +12,8 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from include.warehouse.table import key_text
+
 # How many rows a message or a summary names.
 EXAMPLES = 25
 
@@ -45,7 +47,7 @@ class Unproven:
     last_look: datetime | None
 
     def __str__(self) -> str:
-        key = "/".join(map(str, self.key))
+        key = key_text(self.key)
         runs = f"{self.nights} run{'' if self.nights == 1 else 's'}"
         looked = f"last looked at {self.last_look:%Y-%m-%d %H:%M %Z}" if self.last_look else "never looked at by itself"
         return f"{self.entity} {key} ({runs}, {looked}): {self.why}"

@@ -49,7 +49,7 @@ class OutcomeUnknown(SyncFailed):
 
 @dataclass(frozen=True)
 class Api:
-    """What a source says of its API, beside the address and the token in the connection.
+    """What a source says of its API, besides the address and the token in the connection.
 
     - `base_path`: the path after the connection's host
     - `authorize`: make the request headers from the token
@@ -247,7 +247,7 @@ class Source(Protocol):
         """Open the copy for a rollback."""
 
     def alerts(self, conn: Connection) -> Sequence[Alert]:
-        """Return alerts about figures that only this source has, beside those that `health` limits."""
+        """Return alerts about figures that only this source has, besides those that `health` limits."""
 
     def result(
         self, summaries: Sequence[ForensicSummary], counts: Mapping[str, Counts], *, dry_run: bool

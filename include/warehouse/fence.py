@@ -50,7 +50,7 @@ class Writer:
         if not self.stopped:
             return f"writer of {self.source} is running"
         held = f", held: {self.hold_reason}" if self.hold_reason else ""
-        return f"writer of {self.source} is stopped by {self.run} since {self.since:%Y-%m-%d %H:%M %Z}{held}"
+        return f"writer of {self.source} has been stopped by {self.run} since {self.since:%Y-%m-%d %H:%M %Z}{held}"
 
 
 def read(conn: Connection, source: str) -> Writer:

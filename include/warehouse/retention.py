@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class RetentionFailed(Exception):
-    """Some rows of the policy could not be carried out. The message says which, why, and what to do."""
+    """Some rows of the policy could not be applied. The message says which, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def expire(conn: Connection) -> Mapping[str, int]:
     """Drop what has expired and return how many rows, by table. `conn` is in autocommit.
 
     Rows that another transaction has locked are left for the next time. Raises RetentionFailed at the end if a row of
-    the policy could not be carried out.
+    the policy could not be applied.
     """
     dropped: dict[str, int] = {}
     problems = []
@@ -92,9 +92,9 @@ def expire(conn: Connection) -> Mapping[str, int]:
     log.info("dropped: %s", dropped)
     if problems:
         raise RetentionFailed(
-            f"{len(problems)} rows of confidence.retention could not be carried out: {'; '.join(problems)}. The others"
+            f"{len(problems)} rows of confidence.retention could not be applied: {'; '.join(problems)}. The others"
             f" were, and dropped {dropped}. Correct or delete these rows of confidence.retention, or wait for the next"
-            " run if only a lock or a limit of time is named"
+            " run if only a lock or a time limit is named"
         )
     return dropped
 

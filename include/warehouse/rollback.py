@@ -13,6 +13,7 @@ from psycopg import Connection
 
 from include.warehouse import fence, sync_log
 from include.warehouse.sync_log import Counts
+from include.warehouse.table import key_text
 
 # How many keys a conflict or a message names.
 EXAMPLES = 5
@@ -48,7 +49,7 @@ class Conflict:
     def of_rows(cls, table: str, who: str, keys: Sequence[Mapping[str, Any]], later: Sequence[int] = ()) -> Self:
         """Return the conflict of rows. `keys`: the keys of all of them. `who`: who has changed them."""
         shown = tuple(keys[:EXAMPLES])
-        examples = tuple("/".join(map(str, key.values())) for key in shown)
+        examples = tuple(key_text(key.values()) for key in shown)
         return cls(len(keys), f"of {table} {who}", examples, tuple(later), table, shown)
 
     def __str__(self) -> str:

@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 from include.warehouse.pull import Pull, PullError, TooManyRefused, read_pull
 from include.warehouse.sql_fragments import among, identifiers, key_array, same_key, written_once
 from include.warehouse.staging_tables import StagingTables
-from include.warehouse.table import RowRefused, Table
+from include.warehouse.table import RowRefused, Table, key_text
 
 # A row's place on its page, its values, and the columns that its record does not name.
 StagedRow = tuple[int, tuple, list[str] | None]
@@ -91,7 +91,7 @@ class Stage:
         return self.pull.pages > 0
 
     def append(self, page: Iterable[Mapping[str, Any]], **how: Any) -> None:
-        """`store` a page with the same arguments; then raise TooManyRefused if the pull has refused too many rows.
+        """Store a page, as `store` does. Then raise TooManyRefused if the pull has refused too many rows.
 
         Postgres does not wait for the disk here, as the transaction writes to unlogged tables only.
         """
@@ -414,6 +414,6 @@ def _payload_text(record: Any) -> str | None:
 
 
 def _text_key(table: Table, record: Any) -> str | None:
-    """Return the record's key as text, its values joined by slashes; None if it has no usable key."""
+    """Return the record's key as text; None if it has no usable key."""
     key = table.key_of(record) if isinstance(record, Mapping) else None
-    return None if key is None else "/".join(map(str, key))
+    return None if key is None else key_text(key)

@@ -4,7 +4,7 @@ Each field of a record is read by a column, ignored by name with a reason, or ke
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any
@@ -27,7 +27,7 @@ from include.warehouse.readers import (
 
 # The column with the fields that no other column reads.
 EXTRA = "extra"
-# What each mirrored table has beside the source's columns. Those of staging tables and plans begin with an underscore.
+# What each mirrored table has besides the source's columns. Those of staging tables and plans begin with an underscore.
 OWN_COLUMNS = frozenset({"row_hash", "deleted_at", "sync_id"})
 # Readers whose values tell no older row from a newer one, and those whose values are no flags.
 UNORDERED = (text, boolean, structure)
@@ -325,6 +325,11 @@ class Table:
     def _names_nothing(self, *key: Any) -> bool:
         """Return whether a key, or a value of it, is a blank text: then any number of records could have it."""
         return len(self.key) == 1 and isinstance(key[0], str) and not key[0].strip()
+
+
+def key_text(key: Iterable[Any]) -> str:
+    """Return a key as text: its values, joined by slashes."""
+    return "/".join(map(str, key))
 
 
 def add(record: Mapping[str, Any], **values: Any) -> dict[str, Any]:

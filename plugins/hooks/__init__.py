@@ -1,0 +1,1 @@
+"""Connections of Airflow, opened: sources, the warehouse, and Airflow's own REST API."""

@@ -138,11 +138,11 @@ def _planned(conn: Connection, run: str) -> set[str]:
     found = read_run(conn, run)
     if found is None:
         return set()
-    return {scan.entity for scan in found.scans if scan.entity not in found.put_off and any(vars(scan.plan).values())}
+    return {scan.entity for scan in found.scans if scan.entity not in found.put_off and scan.plan.rows}
 
 
 def _fields(entities: Sequence[str]) -> dict[str, Param]:
-    """Return the fields of the form beside the options: the reason, and which of these entities to leave out."""
+    """Return the fields of the form besides the options: the reason, and which of these entities to leave out."""
     left_out = several(
         entities,
         "Leave these out",

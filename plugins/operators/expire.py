@@ -18,7 +18,7 @@ drops what is left.
 
 
 class ExpireOperator(BaseOperator):
-    """Carry out `confidence.retention`, and return {table: rows dropped}."""
+    """Apply `confidence.retention`, and return {table: rows dropped}."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{"doc_md": ON_CALL, **kwargs})

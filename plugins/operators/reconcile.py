@@ -68,7 +68,7 @@ class ReconcileOperator(SourceOperator):
 def _tell_plan(scans: list[ForensicSummary]) -> None:
     for scan in scans:
         plan = scan.plan
-        if any(vars(plan).values()):
+        if plan.rows:
             log.info(
                 "dry run, nothing was written: %s would get %d inserts, %d updates, %d deletes (%s)",
                 *(scan.entity, plan.insert, plan.update, plan.delete, dict(scan.examples)),

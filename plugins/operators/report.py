@@ -11,6 +11,7 @@ from include.confidence.messages import RunFacts
 from include.confidence.outcome import Evidence, Gap
 from include.confidence.unproven import Unproven
 from include.sources import get_source
+from include.sources.pools import pool_name
 from plugins import assets, metrics, notify
 from plugins.configured import skip_unless_configured
 from plugins.hooks import airflow_api, warehouse
@@ -150,7 +151,7 @@ class ReportOperator(SourceOperator):
         )
 
     def _open_pool(self, run: str) -> None:
-        name = f"{self.source}_writer"
+        name = pool_name(self.source)
         with airflow_api.opened() as api:
             pool = api.pool(name)
             if pool is None or (pool.slots == 0 and run in pool.description):

@@ -7,6 +7,7 @@ from psycopg import Connection
 
 from include.confidence import outcome, run_evidence
 from include.sources import get_source
+from include.sources.pools import pool_name
 from include.warehouse import fence
 from plugins import assets, metrics
 from plugins.hooks import airflow_api, warehouse
@@ -43,7 +44,7 @@ class ResumeWriterOperator(SourceOperator):
                 self._reset_watermark(context, conn)
             resumed = fence.resume(conn, self.source, run)
         with airflow_api.opened() as api:
-            api.open_pool(f"{self.source}_writer")
+            api.open_pool(pool_name(self.source))
         log.info("%s", resumed)
         seconds = (resumed.since - writer.since).total_seconds() if writer.stopped else None
         log_line(context, self.source, "resume", epoch=resumed.epoch, stopped_seconds=seconds)

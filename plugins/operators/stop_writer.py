@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Any
 
+from include.sources.pools import pool_name
 from include.warehouse import fence
 from plugins.configured import require_configured
 from plugins.hooks import airflow_api, warehouse
@@ -36,10 +37,6 @@ class StopWriterOperator(SourceOperator):
 
     on_call = ON_CALL
 
-    @property
-    def pool_name(self) -> str:
-        return f"{self.source}_writer"
-
     def execute(self, context: Any) -> dict[str, int]:
         refuse_unknown_conf(context)
         require_configured(context, self.source)
@@ -47,17 +44,17 @@ class StopWriterOperator(SourceOperator):
             require_enabled(self.source)
         run = run_name(context)
         timeout = duration("drain_timeout_seconds", DRAIN_TIMEOUT, most=MOST_SECONDS)
-        deadline = time.monotonic() + timeout
+        deadline, name = time.monotonic() + timeout, pool_name(self.source)
         with airflow_api.opened() as api, warehouse.connect(run) as conn:
             before = fence.read(conn, self.source)
             _refuse_if_at_work(api, before, run)
             try:
-                api.set_pool(self.pool_name, 0, closed_by(run, before.epoch + (not _is_stopped_by(before, run))))
+                api.set_pool(name, 0, closed_by(run, before.epoch + (not _is_stopped_by(before, run))))
                 self._drain(api, deadline, timeout)
                 writer = fence.stop(conn, self.source, run, max(1, deadline - time.monotonic()))
             except BaseException:
                 if not before.stopped:
-                    api.open_pool(self.pool_name)
+                    api.open_pool(name)
                 raise
         log.info("%s, epoch %d", writer, writer.epoch)
         log_line(context, self.source, "stop", epoch=writer.epoch)
@@ -65,10 +62,11 @@ class StopWriterOperator(SourceOperator):
 
     def _drain(self, api: AirflowApi, deadline: float, timeout: float) -> None:
         """Wait for the tasks at work. One that starts later finds the writer stopped, and waits until it runs again."""
-        while (pool := api.pool(self.pool_name)) and pool.at_work:
+        name = pool_name(self.source)
+        while (pool := api.pool(name)) and pool.at_work:
             if time.monotonic() > deadline:
                 raise fence.DrainTimeout(_drain_message(self.source, pool, timeout))
-            log.info("waiting for %d task(s) in pool %s to end", pool.at_work, self.pool_name)
+            log.info("waiting for %d task(s) in pool %s to end", pool.at_work, name)
             time.sleep(2)
 
 

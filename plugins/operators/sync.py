@@ -13,6 +13,7 @@ from include.confidence.failure import Failure
 from include.confidence.health import Alert, Figures, assess, assess_proofs, read
 from include.confidence.messages import Kind
 from include.sources import get_source, verbs
+from include.sources.pools import pool_name
 from include.warehouse import fence
 from plugins import metrics, notify
 from plugins.configured import require_configured
@@ -46,7 +47,7 @@ class SyncOperator(SourceOperator):
     on_call = ON_CALL
 
     def __init__(self, *, source: str, **kwargs: Any):
-        super().__init__(source=source, pool=f"{source}_writer", **kwargs)
+        super().__init__(source=source, pool=pool_name(source), **kwargs)
 
     def execute(self, context: Any) -> dict[str, Any]:
         refuse_unknown_conf(context)

@@ -1,7 +1,6 @@
 """`watch`: compare the warehouse (fence, holds, scans, repairs) with Airflow, and tell people what is wrong."""
 
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -18,12 +17,13 @@ from include.confidence.watch import Facts, Finding, Pool, Run, UnfinishedWork
 from include.confidence.watch import findings as found_in
 from include.sources import get_source
 from include.sources.installed import installed_sources
+from include.sources.pools import declared_pools, pool_name
 from include.warehouse import fence, sync_log
 from include.warehouse.fence import FenceError, Writer
 from plugins import notify
 from plugins.configured import missing_connections
 from plugins.hooks import airflow_api, warehouse
-from plugins.hooks.airflow_api import AirflowApi, declared_pools
+from plugins.hooks.airflow_api import AirflowApi
 from plugins.runs import refuse_unknown_conf, run_name
 
 # Older runs are not looked at.
@@ -81,7 +81,7 @@ class WatchOperator(BaseOperator):
 
 def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts:
     """Return the source's state now, in the warehouse and in Airflow. `look_up` returns a run by its name."""
-    pool = api.pool(f"{source}_writer")
+    pool = api.pool(pool_name(source))
     writer = fence.read(conn, source)
     unjudged, unverified = unfinished_work.unjudged(conn, source), unfinished_work.unverified(conn, source)
     unfinished = unfinished_work.unfinished(conn, source)
@@ -98,7 +98,7 @@ def facts(conn: Connection, api: AirflowApi, look_up: Any, source: str) -> Facts
         stop_known=holds.stays_stopped(conn, source)
         or bool(outbox.told_runs(conn, source, [writer.run or ""], writer.since)),
         pool=pool and Pool(pool.slots, pool.include_deferred, look_up(pool.closer) if pool.closer else None),
-        declared=_declared(f"{source}_writer"),
+        declared=_declared(source),
         missing_connections=missing_connections(source),
         paused=_paused(conn, api, source),
         not_done=_not_done(conn, look_up, writer),
@@ -131,8 +131,9 @@ def _not_done(conn: Connection, look_up: Any, writer: Writer) -> tuple[Run, Gap]
     return gap and (run, gap)
 
 
-def _declared(name: str) -> Pool:
-    pool: Mapping[str, Any] = declared_pools()[name]
+def _declared(source: str) -> Pool:
+    """Return the pool of the source's writer as it should be."""
+    pool = declared_pools()[pool_name(source)]
     return Pool(pool["slots"], pool["include_deferred"])
 
 

@@ -147,7 +147,7 @@ def of_source(
     parts = list_parts(conn, source)
     shown = summaries.chosen(parts, detail.scans, entity, scope)
     repair, asks = detail.last_repair, detail.airflow.decision
-    drifted = [scan for scan in detail.scans if any(vars(scan.plan).values()) or any(scan.examples.values())]
+    drifted = [scan for scan in detail.scans if scan.plan.rows or any(scan.examples.values())]
     runs = {scan.run for scan in drifted} | ({detail.judged_run} if detail.judged_run else set())
     of_runs = {run: run_evidence.read(conn, source, run, ()) for run in runs}
     return page(

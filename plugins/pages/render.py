@@ -122,7 +122,7 @@ def sides(source: str) -> Sides:
 
 def is_fine(scan: Scan) -> bool:
     """Return whether a scan has passed, is evidence, and has planned nothing."""
-    return scan.verdict == Verdict.PASS and not scan.incomplete and not any(vars(scan.plan).values())
+    return scan.verdict == Verdict.PASS and not scan.incomplete and not scan.plan.rows
 
 
 def nights_said(nights: Sequence[Night]) -> str:

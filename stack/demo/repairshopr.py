@@ -33,12 +33,12 @@ NEW_FIELD = "campaign_"
 WITH_NEW_FIELD = 12
 
 FIGURES = {
-    "api_rows_scanned": "rows that the feed showed",
+    "api_rows_scanned": "rows that the list showed",
     "api_duplicate_rows": "of them shown before",
     "db_total_rows": "live rows of the copy",
     "api_unique_not_in_db": "missing in the copy",
     "confirmed_missing": "of them proven",
-    "db_not_in_api_unique": "not in the feed any more",
+    "db_not_in_api_unique": "not in the list any more",
     "confirmed_deleted": "of them confirmed by a second look",
     "rows_differing": "differ from the source",
     "missing_invoice_ids_count": "invoices with missing lines",
@@ -156,7 +156,7 @@ def bootstrap(demo: Shop) -> None:
 
 
 def break_silently(demo: Shop) -> Drift:
-    """Drift of every kind, on both sides, that no sync can see; and a feed that repeats rows."""
+    """Drift of every kind, on both sides, that no sync can see; and a list that repeats rows."""
     demo.screen.rule("RepairShopr 3  Drift: what no sync can see")
     drift = drift_silently(demo.shop, demo.warehouse)
     rows = [
@@ -165,7 +165,7 @@ def break_silently(demo: Shop) -> Drift:
         ("the copy", "lines edited by hand", len(drift.edited), some(drift.edited)),
         ("the source", "lines changed, updated_at kept", len(drift.renamed), some(drift.renamed)),
         ("the source", "lines deleted without a trace", len(drift.gone), some(drift.gone)),
-        ("the feed", "rows shown twice", REPEATED_ROWS, "on page 2 of line_items"),
+        ("the list", "rows shown twice", REPEATED_ROWS, "on page 2 of line_items"),
     ]
     demo.show(("where", "what", "rows", "which"), rows)
     return drift
@@ -321,7 +321,7 @@ def make_column(demo: Shop, warehouse_url: str, name: str, sent: Mapping[int, st
 
 
 def drift_silently(shop: Control, copy: psycopg.Connection) -> Drift:
-    """Break some rows at the source and in the copy, others each time, and let the feed repeat some rows."""
+    """Break some rows at the source and in the copy, others each time, and let the list repeat some rows."""
     invoice, lines_of_it = copy.execute(
         "SELECT invoice_id, array_agg(l.id) FROM repairshopr.line_items l JOIN repairshopr.invoices i"
         " ON i.id = l.invoice_id WHERE l.deleted_at IS NULL AND i.deleted_at IS NULL"

@@ -255,7 +255,7 @@ def sync_changes(demo: Till, before: Rows, foundation: Asked) -> None:
         " sync grow with the locations and with what changed, not with what is there."
     )
     fewest = asked.syncs * incremental_requests(len(after["locations"]))
-    expect("requests of the incremental sync beside its second looks", asked.total - asked.looks, fewest)
+    expect("requests of the incremental sync without its second looks", asked.total - asked.looks, fewest)
     expect("whether its second looks were few", asked.looks <= len(written), True)
     expect("whether it read less than the first one", asked.rows < foundation.rows, True)
 

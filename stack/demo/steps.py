@@ -9,6 +9,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from include.sources.pools import pool_name
 from stack.airflow import ENDED, Airflow, until
 from stack.guardian import StackError
 
@@ -46,7 +47,7 @@ class Demo:
 
     @property
     def pool(self) -> str:
-        return f"{self.source}_writer"
+        return pool_name(self.source)
 
     def writer(self) -> tuple[str, str | None]:
         """The fence: state and hold reason."""

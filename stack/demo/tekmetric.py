@@ -152,10 +152,10 @@ def sync_changes(demo: Garage) -> None:
     ]
     demo.show(("shop and day", "orders before", "revenue before", "orders now", "revenue now"), rows)
     demo.show(("asked for", "times"), requests.items())
-    beside = sum(number for name, number in requests.items() if "board" not in name)
-    demo.say(f"Beside the boards: {beside} requests for {len(happened)} orders.")
+    others = sum(number for name, number in requests.items() if "board" not in name)
+    demo.say(f"Besides the boards: {others} requests for {len(happened)} orders.")
     expect("the orders changed by the sync", demo.orders_written_since(last), {*happened.values()})
-    expect("whether that is ten an order at most", beside <= REQUESTS_AN_ORDER * len(happened), True)
+    expect("whether that is ten an order at most", others <= REQUESTS_AN_ORDER * len(happened), True)
     _expect_in_step(demo)
 
 

@@ -389,7 +389,7 @@ def test_a_server_that_repeats_its_last_page_has_come_to_its_end(meta):
     st.integers(2, 5),
 )
 def test_drift_is_no_loop(changes, count, size):
-    """Rows move over the borders of pages while the feed is read; only an identical page is a loop."""
+    """Rows move over the borders of pages while the list is read; only an identical page is a loop."""
     feed = list(range(count))
     to_come = iter(changes)
 
@@ -417,7 +417,7 @@ def test_the_limit_of_pages(workers):
     client = numbered(cut(100, 10))
     reading = pages(client, FEED, NUMBERED, limit=3, workers=workers)
     assert [page.position for page in islice(reading, 3)] == [1, 2, 3]
-    with pytest.raises(PageLimit, match="page 3: the feed goes on after the limit of 3 pages"):
+    with pytest.raises(PageLimit, match="page 3: the list goes on after the limit of 3 pages"):
         next(reading)
     assert sorted(client.asked) == [1, 2, 3]
     assert ids(pages(client, FEED, NUMBERED, limit=11, workers=workers)) == list(range(100))

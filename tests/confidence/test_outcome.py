@@ -62,7 +62,7 @@ class TestGap:
             (evidence(repaired("running"), planned=3), True, "reconcile", "(sync_id 5) has not ended"),
             (evidence(repaired("failed"), planned=3), False, "reconcile", "(sync_id 5) failed"),
             (evidence(repaired(verified=False), planned=3), False, "verify", "(sync_id 5) was applied and never"),
-            (evidence(writer=STOPPED), True, "resume_writer", "the writer of shop is stopped by shop_reconcile/night"),
+            (evidence(writer=STOPPED), True, "resume_writer", "shop has been stopped by shop_reconcile/night"),
             (evidence(writer=HELD, verdict=Verdict.HOLD), True, "resume_writer", "held: too much"),
         ],
     )

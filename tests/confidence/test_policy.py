@@ -221,7 +221,7 @@ def test_a_person_accepts_fields_by_their_names():
     assert (judged.verdict, judged.gates[0].limit) == ("warn", 0)
     (reason,) = lost(2, history=history, names=["tickets.a", "tickets.b"]).reasons
     assert reason.startswith(
-        "1 of 40 declared fields is in no record any more (lost), beside 1 that a person has accepted: tickets.b."
+        "1 of 40 declared fields is in no record any more (lost), besides 1 that a person has accepted: tickets.b."
     )
 
 

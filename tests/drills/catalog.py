@@ -198,7 +198,7 @@ DATABASE = (
         seen="Nothing. Reading in an open transaction hinders no sync, scan, repair or rollback; it only keeps old"
         " rows from being cleaned up.",
         click="Nothing tonight. Ask its owner to end it; `xact_start` in `pg_stat_activity` says since when.",
-        holds="All steps end as ever, and the open transaction still sees the copy as it was.",
+        holds="All steps end as usual, and the open transaction still sees the copy as it was.",
     ),
     Drill(
         "read-only",
@@ -354,7 +354,7 @@ TIME = (
     Drill(
         "two-deployments",
         "Two deployments work on one warehouse",
-        seen="Steps fail with *is stopped by* a run that this Airflow does not know. Syncs wait.",
+        seen="Steps fail with *has been stopped by* a run that this Airflow does not know. Syncs wait.",
         click="Stop one deployment: `docker compose stop scheduler worker` there. In the other clear `stop_writer` of"
         " the run with downstream.",
         holds="One of them writes at a time, and a drift is repaired once. A rule remains: one deployment a warehouse.",

@@ -809,7 +809,7 @@ class TestReport:
         judged(conn, run, line_items={"verdict": Verdict.HOLD if held else Verdict.PASS})
         holds.refresh_hold(conn, SOURCE)
         message = self.refused(run)
-        assert message.startswith(f"the writer of repairshopr is stopped by {run.name}")
+        assert message.startswith(f"the writer of repairshopr has been stopped by {run.name}")
         assert ("clear decide with downstream" in message) == held
         assert ("clear resume_writer with downstream" in message) != held
 
@@ -875,7 +875,7 @@ class TestReport:
     def test_leaves_the_pool_of_a_stopped_writer(self, airflow, connected):
         run = Run()
         execute(run, "stop_writer")
-        with pytest.raises(RunFailed, match="writer of repairshopr is stopped by"):
+        with pytest.raises(RunFailed, match="writer of repairshopr has been stopped by"):
             self.report(run, resume_writer="failed")
         assert airflow.pools[POOL]["slots"] == 0
 

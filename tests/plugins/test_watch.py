@@ -234,7 +234,7 @@ class TestTells:
             "failure",
         )
         lines = message["message"].split("\n")
-        assert lines[0].startswith(f"the writer of {SOURCE} is stopped by {ended.name} since ")
+        assert lines[0].startswith(f"the writer of {SOURCE} has been stopped by {ended.name} since ")
         assert lines[1] == "Consequence: nothing is synced, and nobody is asked."
         assert lines[2] == "Next: clear resume_writer of that run with downstream."
         assert lines[3] == f"Run: {ended.name}"

@@ -245,7 +245,7 @@ def test_few_missing_in_each_sync_add_up(synced):
     later = changed(synced, 1)
     with pytest.raises(SyncFailed, match=r"missing_lately is 6 of \d+ looked_at_lately") as refused:
         sync(synced)
-    assert "Missing now: 1, marked by unattended runs lately: 5. That is data loss in slices" in str(refused.value)
+    assert "Missing now: 1, marked by unattended runs lately: 5. That is data loss in small" in str(refused.value)
     assert synced.table()[later[0].id]["status"] == "queued"
 
 
@@ -304,7 +304,7 @@ def test_marks_that_were_rolled_back_do_not_count(synced):
 
 
 def test_parts_add_up(photos):
-    """A mass loss among the queued images, repaired by hand in slices of three."""
+    """A mass loss among the queued images, repaired by hand in portions of three."""
     photos.images.execute("DELETE FROM images WHERE status = 'queued'")
     for _ in range(12):
         photos.add("queued", laid=False)

@@ -262,7 +262,7 @@ def test_object_that_is_only_marked_as_deleted_is_told_as_restorable(photos, eit
     assert SOURCE.result([summary], {}, dry_run=True)["restorable"] == 1
     judged = judge(summary, [], SOURCE.entities[0].gates)
     assert judged.verdict is Verdict.WARN
-    assert judged.reasons[0].startswith("1 images miss objects that are only marked as deleted (restorable)")
+    assert judged.reasons[0].startswith("1 images lack objects that are only marked as deleted (restorable)")
     assert gone.id not in summary.examples["restorable_examples"]
 
 

@@ -17,7 +17,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.derive import Derived
 from include.sources.tekmetric import SOURCE
 from include.sources.tekmetric.checks import CHECKS
-from include.sources.tekmetric.metrics import DAILY, SNAPSHOTS
+from include.sources.tekmetric.derived import DAILY, SNAPSHOTS
 from include.sources.tekmetric.tables import JOB_FEES, JOBS
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.table import Table

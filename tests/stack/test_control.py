@@ -69,7 +69,7 @@ def test_a_stack_that_does_not_start_says_why_in_a_line_and_is_gone(home: Home):
 
 
 def test_half_a_real_account_starts_nothing(home: Home):
-    told = "AIRFLOW_CONN_IMAGES_DB is missing beside AIRFLOW_CONN_STORAGE"
+    told = "AIRFLOW_CONN_IMAGES_DB is missing, but AIRFLOW_CONN_STORAGE is set"
     with pytest.raises(StackError, match=told), Stack(home.folder, settings={"AIRFLOW_CONN_STORAGE": "real"}):
         pass
     assert not (home.folder / "postgres").exists()

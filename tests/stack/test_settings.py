@@ -201,7 +201,7 @@ def test_a_vendor_with_a_real_account_has_no_simulator(name: str):
 
 @pytest.mark.parametrize(("given", "missing"), [("STORAGE", "IMAGES_DB"), ("IMAGES_DB", "STORAGE")])
 def test_real_images_are_not_compared_with_invented_ones(given: str, missing: str):
-    with pytest.raises(StackError, match=f"AIRFLOW_CONN_{missing} is missing beside AIRFLOW_CONN_{given}: set both"):
+    with pytest.raises(StackError, match=f"{missing} is missing, but AIRFLOW_CONN_{given} is set: set both"):
         simulated({f"AIRFLOW_CONN_{given}": "real"})
 
 

@@ -90,7 +90,7 @@ PAGE = {"tools": [TOOL], "meta": {"total_pages": 2}}
     ("lookup", "rows", "why"),
     [
         ({"tool": TOOL}, lambda data: data.get("tol", []), "`rows` doesn't find the list's first record"),
-        ({"tool": TOOL}, lambda data: [data["tol"]], "(GET /tools/t1) is refused: the answer has not the shape that"),
+        ({"tool": TOOL}, lambda data: [data["tol"]], "(GET /tools/t1) is refused: the answer does not have the"),
         (
             {"tool": {**TOOL, "id": "t9"}},
             lambda data: [data["tool"]],

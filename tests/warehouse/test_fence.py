@@ -51,7 +51,7 @@ class TestStop:
         assert (writer.stopped, writer.epoch, writer.run) == (True, before.epoch + 1, RUN)
         assert writer.since > before.since
         assert fence.read(conn, SOURCE) == writer
-        assert str(writer).startswith(f"writer of shop is stopped by {RUN} since 20")
+        assert str(writer).startswith(f"writer of shop has been stopped by {RUN} since 20")
 
     def test_of_the_same_run_once_more_keeps_everything(self, conn):
         assert fence.stop(conn, SOURCE, RUN, timeout=1) == fence.stop(conn, SOURCE, RUN, timeout=1)

@@ -56,7 +56,7 @@ def test_a_row_that_names_what_is_not_there_fails_after_the_others_were_done(con
     with pytest.raises(RetentionFailed) as failure:
         retention.expire(conn)
     message = str(failure.value)
-    assert message.startswith("2 rows of confidence.retention could not be carried out: a.missing (UndefinedTable: ")
+    assert message.startswith("2 rows of confidence.retention could not be applied: a.missing (UndefinedTable: ")
     assert 'confidence.finding (UndefinedColumn: column "no_such_column" does not exist)' in message
     assert count(conn, "storage.breaker") == 0
 

@@ -39,7 +39,7 @@ class FieldsLost:
         too_many = lost > max(Decimal(self.min_fields), fields * exact(self.share))
         still_held = history and history[0].held and self.metric in history[0].worse
         verdict, consequence = (Verdict.HOLD, f", {KEPT}") if too_many or still_held else (Verdict.WARN, "")
-        known = f", beside {value - lost} that a person has accepted" if value > lost else ""
+        known = f", besides {value - lost} that a person has accepted" if value > lost else ""
         reason = (
             f"{lost} of {fields} declared fields {'is' if lost == 1 else 'are'} {self.message} ({self.metric}){known}:"
             f" {', '.join(names[:10])}."

@@ -1,4 +1,4 @@
-"""A figure that creeps."""
+"""The policy for a metric that rises slowly, over weeks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""All policies of an entity, applied to one scan."""
+"""Judge one scan by all policies of its entity."""
 
 from collections.abc import Sequence
 from dataclasses import replace

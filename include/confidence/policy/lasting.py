@@ -1,4 +1,4 @@
-"""Drift that nothing mends, however small."""
+"""The policy for drift that nothing repairs, however small."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

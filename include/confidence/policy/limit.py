@@ -1,4 +1,4 @@
-"""A figure that must stay below a share of another."""
+"""The policy for a metric that must not exceed a share of another one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

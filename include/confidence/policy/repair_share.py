@@ -1,4 +1,4 @@
-"""A repair that would write too much."""
+"""The policy for a repair that would delete or update too much of a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A figure that jumps."""
+"""The policy for a metric that rises above its baseline from one run to the next."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Rows that nobody could prove."""
+"""The policy for rows that no scan could prove."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from include.confidence.account import Account
 from include.confidence.policy.verdicts import Gate, PastRun, Verdict
 from include.confidence.summary import ForensicSummary
+from include.warehouse.table import key_text
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Unproven:
         if not overdue:
             return [Gate(self.metric, None, 0, overdue, None if overdue is None else Verdict.PASS)]
         keys = summary.examples.get("unproven_examples", [])[:10]
-        ids = ", ".join("/".join(map(str, key)) if isinstance(key, list) else str(key) for key in keys)
+        ids = ", ".join(key_text(key) if isinstance(key, list) else str(key) for key in keys)
         reason = (
             f"{overdue} rows could not be proven by two runs or more ({self.metric}), those that wait longest:"
             f" {ids}. Nobody knows whether the copy has them right; confidence.unproven says why of each"

@@ -136,7 +136,7 @@ class Crew:
         return self.mapped - self.gone.keys() - self.elsewhere
 
     def ours(self, lines: Collection[Line]) -> frozenset[UUID]:
-        """The lines that we made, and that still show the contact they were made for.
+        """Return the lines that we made and that still show the contact they were made for.
 
         If a line shows another contact, a person has put it there, and the line is theirs.
         """

@@ -89,7 +89,7 @@ class _Element:
         self._api, self._conn, self._id = worker.api, worker.conn, held.element_id
         self._events: list[Event] = []
         self._problems: list[str] = []
-        self._notes: list[str] = []
+        self._orphans_left: list[str] = []
         self._waiting: list[str] = []
         self._called_for: set[str] = set()
         self._sent: list[Sent] = []
@@ -121,7 +121,7 @@ class _Element:
         """
         changes, lost = 0, set[str]()
         while changes < PASSES:
-            self._problems, self._notes, self._waiting, self._named = [], [], [], {}
+            self._problems, self._orphans_left, self._waiting, self._named = [], [], [], {}
             try:
                 self._read()
                 if self._plan.refusals:
@@ -144,18 +144,18 @@ class _Element:
         return "changed"
 
     def _report(self, state: State, *problems: str) -> Report:
-        diagnostics = (*(self._crew.diagnostics if self._crew else ()), *self._plan.diagnostics, *self._notes)
+        diagnostics = (*(self._crew.diagnostics if self._crew else ()), *self._plan.diagnostics, *self._orphans_left)
         return Report(
             self._id,
             state,
-            tuple(self._events),
-            self._plan.findings,
-            (*self._problems, *problems),
-            diagnostics,
-            self._crew,
-            len(self._looked.lines),
+            events=tuple(self._events),
+            findings=self._plan.findings,
+            problems=(*self._problems, *problems),
+            diagnostics=diagnostics,
+            crew=self._crew,
+            lines=len(self._looked.lines),
             called_for=frozenset(self._called_for),
-            orphans_left=tuple(self._notes),
+            orphans_left=tuple(self._orphans_left),
             agreed=self._looked.agreed,
         )
 
@@ -236,7 +236,7 @@ class _Element:
         elif not action.orphan:
             self._remove(action)
         elif self._worker.prune and action.line_id in held(self._looked.lines):
-            self._notes.append(why_held(action.line_id))
+            self._orphans_left.append(why_held(action.line_id))
             self._events.append(Event("prune_failed", action.resource_id, action.members))
         elif self._worker.prune:
             self._remove(action)
@@ -430,7 +430,7 @@ class _Element:
             kind = kinds[outcome.kind]
             self._events.append(Event(kind, each.action.resource_id, self._members_of(each.action)))
             if outcome.kind == "refused":
-                (self._problems if kind in FAILED else self._notes).append(outcome.reason)
+                (self._problems if kind in FAILED else self._orphans_left).append(outcome.reason)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

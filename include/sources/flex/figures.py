@@ -1,6 +1,7 @@
 """Alerts from the view flex.sync_health: failures within an hour, slow syncs, duplicates."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from psycopg import Connection
 from psycopg.rows import namedtuple_row
@@ -18,7 +19,8 @@ def alerts(conn: Connection) -> list[Alert]:
     return list(_above(hour))
 
 
-def _above(hour) -> Iterator[Alert]:
+def _above(hour: Any) -> Iterator[Alert]:
+    """Yield an alert for each figure above its limit. `hour`: a row of the view."""
     if hour.failure_rate is not None and hour.failure_rate > FAILURE_RATE:
         yield Alert(
             "failure_rate",

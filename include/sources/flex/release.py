@@ -74,10 +74,11 @@ def release(worker: Worker, element_id: UUID) -> int:
         with conn.cursor(row_factory=class_row(Doubtful)) as cursor:
             doubtful = cursor.execute(UNKNOWN, [element_id]).fetchall()
         shown = {line.line_id for line in looked.lines}
+        named = [each.line_id for each in doubtful if each.kind == "add" and each.line_id]
         strays = {
-            each.line_id: _element_of(worker, element_id, each.line_id)
-            for each in doubtful
-            if each.kind == "add" and each.line_id not in shown | {None} and calls.exists(worker.api, each.line_id)
+            line_id: _element_of(worker, element_id, line_id)
+            for line_id in named
+            if line_id not in shown and calls.exists(worker.api, line_id)
         }
         with worker.fenced(conn):
             assignments.mark_gone(conn, looked.gone)
@@ -122,8 +123,9 @@ def _settle(
         "remove": there is None,
         "role": there is not None and there.role_id == doubtful.role_id,
     }[doubtful.kind]
-    others = doubtful.kind == "add" and not happened and any(_is_of(line, doubtful.resource_id) for line in lines)
-    note = f"; released by {worker.run}" + (", the contact's line counts as a person's" if others else "")
+    note = f"; released by {worker.run}"
+    if doubtful.kind == "add" and not happened and any(_is_of(line, doubtful.resource_id) for line in lines):
+        note += ", the contact's line counts as a person's"
     if stray_on:
         note += f", line {doubtful.line_id} is on element {stray_on} and stays there: look at it in Flex"
         log.warning("element %s%s", element_id, note)

@@ -13,7 +13,7 @@ from include.sources.mirror.lookup import Look, Row, look_up
 from include.sources.mirror.same_value import is_earlier, same_value
 from include.warehouse.sql_fragments import among, identifiers
 from include.warehouse.staging import Stage, staged
-from include.warehouse.table import RowRefused, Table
+from include.warehouse.table import RowRefused, Table, key_text
 
 # Why a record was skipped, if the reason is on our side.
 OVER_LIMIT = "over the limit"
@@ -47,7 +47,7 @@ class SkippedRecord:
 
     @property
     def name(self) -> str:
-        return "/".join(map(str, self.key))
+        return key_text(self.key)
 
 
 @dataclass(frozen=True)

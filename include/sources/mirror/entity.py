@@ -207,7 +207,7 @@ class Listed(Entity):
     """Records of a list that shows them in full.
 
     - `changes`: how a sync asks for what changed
-    - `deletes`: the list of deletes, if there is one beside `changes`
+    - `deletes`: the list of deletes, if there is one besides `changes`
     - `views`: several sets of params, if only several requests together show all rows
     - `parts`: the nested rows in the records
     - `history`: the list shows only the newest rows. Older rows stay in the copy and are out of scope. If the key has a

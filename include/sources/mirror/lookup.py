@@ -85,7 +85,7 @@ def read_rows(read: Callable[..., Iterable[Row]], *data: Any) -> list[Row]:
         rows = list(found)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         # The error's text may quote the data.
-        raise RefuseData(f"the answer has not the shape that is read ({type(error).__name__})") from None
+        raise RefuseData(f"the answer does not have the shape that is read ({type(error).__name__})") from None
     if isinstance(found, Mapping | str):  # Even an empty one is no empty list.
         raise RefuseData("the answer has an object or a text in place of a list")
     if not all(isinstance(row, Mapping) for row in rows):

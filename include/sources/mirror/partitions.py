@@ -11,6 +11,7 @@ from include.sources.base import entity_of
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Discovered, Entity
 from include.sources.mirror.listing import Listing
+from include.warehouse.table import key_text
 
 # The longest text of partitions that a ticket quotes.
 LONGEST_NAME = 200
@@ -73,7 +74,7 @@ def all_partitions(context: MirrorContext, entity: Entity) -> Sequence[str]:
 def _listed_ids(context: MirrorContext, entity: Entity) -> set[str]:
     """Return the ids that the entity's own lists show at the source."""
     return {
-        "/".join(map(str, key))
+        key_text(key)
         for listing in all_listings(context, entity, known_partitions(context, entity))
         for page in pages(context.client, listing.request, listing.paginator)
         for row in page.rows

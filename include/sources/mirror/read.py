@@ -81,7 +81,7 @@ def read_lists(
             else:
                 # If the first page fails too, the token is not the reason. Then this raises, and the stage is kept.
                 next(_list_pages(context, extract, listings, 0, first, last))
-                log.warning("%s In case that its token is the reason, the list is read again from its start", error)
+                log.warning("%s Its token may have expired, so the list is read again from its start", error)
                 extract, restarted = extract.restart(context), True
         else:
             if last is None and not extract.failed_partitions.get(listings[number].partition):
@@ -291,10 +291,16 @@ def _complete_page(
     if unchanged_before:
         skip |= brief.unchanged_keys(context, entity, page, unchanged_before)
     limit = entity.limit(context) if stage.pull.purpose == "sync" else 0
-    left = max(0, limit - stage.pull.rows_read) if limit else None
-    before = extract.lookups.all_skipped
-    options = {"skip": skip, "limit": left, "skipped_before": before, "listed": listing.request is not None}
-    return brief.complete_page(context, entity, page, listing.partition, **options)
+    return brief.complete_page(
+        context,
+        entity,
+        page,
+        listing.partition,
+        skip=skip,
+        limit=max(0, limit - stage.pull.rows_read) if limit else None,
+        skipped_before=extract.lookups.all_skipped,
+        listed=listing.request is not None,
+    )
 
 
 def _list_pages(

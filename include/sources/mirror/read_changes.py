@@ -122,14 +122,17 @@ def _stage_both_ends(context: MirrorContext, extract: Extract, since: datetime) 
 
 def _listings(context: MirrorContext, entity: Entity, group: PartitionGroup, clock: SourceClock) -> list[Listing]:
     """Return the lists with the changes in the group since its time, or with everything if it has none."""
-    listings = _changed(context, entity, group, clock)
+    listings = _record_listings(context, entity, group, clock)
     if (deletes := entity.deletes) and group.since:
         none = {"shape": lambda entry: None, "deleted": deletes.deleted}
         listings.append(Listing(deletes.request(group.since), deletes.paginator, **none))
     return listings
 
 
-def _changed(context: MirrorContext, entity: Entity, group: PartitionGroup, clock: SourceClock) -> list[Listing]:
+def _record_listings(
+    context: MirrorContext, entity: Entity, group: PartitionGroup, clock: SourceClock
+) -> list[Listing]:
+    """Do what `_listings` does, without the list of deletes."""
     changes, whole = entity.changes, batch_listings(context, entity, group.partitions, group.since)
     # Children and discovered entities have no `changes`. The lists of the latter show what changed by themselves.
     if group.since is None or changes is None or isinstance(changes, FullList | BothEnds):

@@ -1,4 +1,4 @@
-"""What a sync writes beside its records: their children and the records they refer to, and the problems of both."""
+"""What a sync writes besides its records: their children and the records they refer to, and the problems of both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from include.warehouse import compare, sync_log
 from include.warehouse.pull import TooManyRefused
 from include.warehouse.sql_fragments import among, identifiers, pairs
 from include.warehouse.staging import Stage
+from include.warehouse.table import key_text
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def stage_children(context: MirrorContext, extract: Extract) -> tuple[list[Extra
         for value, look in look_up_or_parent(context, child, child.lookup, listed):
             why = look.unknown or (PARENT_LISTED if value in alive and not_there(child.lookup, look) else "")
             if why:
-                problems.append(Problem(f"{child.name} of {_key_text(value)}", why, look.needs_person))
+                problems.append(Problem(f"{child.name} of {key_text(value)}", why, look.needs_person))
             else:
                 children.append(Page(None, list(look.rows), None), list(value))
                 read.append(value)
@@ -166,19 +167,15 @@ def stage_needed(context: MirrorContext, extract: Extract) -> tuple[list[Stage],
         stage = stages[entity.name]
         for value, look in look_up(context, entity.table, entity.lookup, _missing_keys(extract, need, entity)):
             if look.unknown:
-                problems.append(Problem(f"{entity.name} {_key_text(value)}", look.unknown, look.needs_person))
+                problems.append(Problem(f"{entity.name} {key_text(value)}", look.unknown, look.needs_person))
             elif look.rows:
                 with context.conn.transaction():
                     stage.store(look.rows, next_position=list(value), page_info={})
     for name, stage in stages.items():
-        problems += [Problem(f"{name} {_key_text(key)}", why) for key, why in stage.refusals()]
+        problems += [Problem(f"{name} {key_text(key)}", why) for key, why in stage.refusals()]
         compare.drop_repeats(stage)
         compare.plan_writes(stage)
     return list(stages.values()), problems
-
-
-def _key_text(key: Sequence) -> str:
-    return "/".join(map(str, key))
 
 
 def _missing_keys(extract: Extract, need: Need, entity: Entity) -> list[tuple]:

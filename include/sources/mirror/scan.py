@@ -134,13 +134,14 @@ def _comparison(context: MirrorContext, scope: Scope, extract: Extract) -> Mappi
     with span("compare", **work) as opened, conn.transaction():
         repeats = plan_suspects(context, extract, surplus=scope.not_in_api, possibly_alive=possibly_alive)
         forensics = entity.forensics(conn, stage.plan) if entity.forensics else {}
+        planned = compare.plan_counts(stage)
         figures = {
             "identical": repeats.identical,
             "differing": repeats.differing,
             "compared": {each.table.name: _count_staged(each) for each in extract.stages},
             "live_rows": compare.live_rows(stage),
-            "missing": _planned(compare.plan_counts(stage), "insert") + _refused_missing(stage),
-            "surplus": _planned(compare.plan_counts(stage), "delete"),
+            "missing": _planned(planned, "insert") + _refused_missing(stage),
+            "surplus": _planned(planned, "delete"),
             "missing_examples": compare.plan_examples(stage, "insert"),
             "forensics": dict(forensics),
         }

@@ -125,7 +125,7 @@ def _look_at(
 
 
 class _Answers:
-    """What the answers of a look-up tell beside the rows that they show.
+    """What the answers of a look-up tell besides the rows that they show.
 
     - `proved`: how many proved something
     - `works_in`: the places in which the address has shown a record

@@ -49,20 +49,19 @@ def keep_ended_series(extract: Extract) -> None:
 
 
 def is_hidden_series(extract: Extract, key: tuple, shown: Collection[tuple]) -> bool:
-    """Return whether a list shows no row of this row's series, although an address does. False if it is no history.
+    """Return whether an address shows rows of this row's series, but the list shows none. False if it is no history.
 
-    Then the series has not ended, and the list can't tell which of its rows is the newest.
-
-    `shown`: the keys of the rows that the address shows
+    The series has not ended then, and the list can't tell which of its rows is the newest. `key`: of the row. `shown`:
+    the keys of the rows that the address shows.
     """
     table = extract.entity.table
     series = _series(table)
     if not extract.entity.history or series == table.key:
         return False
     places = [table.key.index(name) for name in series]
-    own, *others = (tuple(each[place] for place in places) for each in (key, *shown))
-    query = sql.SQL("SELECT FROM {} WHERE {} LIMIT 1").format(extract.stage.sql, are(series, own))
-    return own in others and extract.stage.conn.execute(query).fetchone() is None
+    own, *at_address = (tuple(each[place] for place in places) for each in (key, *shown))
+    listed = sql.SQL("SELECT FROM {} WHERE {} LIMIT 1").format(extract.stage.sql, are(series, own))
+    return own in at_address and extract.stage.conn.execute(listed).fetchone() is None
 
 
 def is_followed(context: MirrorContext, extract: Extract, key: tuple, shown: Iterable[Row]) -> bool:

@@ -36,6 +36,7 @@ from include.sources.mirror.second_look import second_look
 from include.warehouse import compare, sync_log
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.staging import Stage
+from include.warehouse.table import key_text
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def _check_invariant(conn: Connection, invariant: Invariant) -> Finding:
         )
     ).fetchall()
     count = rows[0][0] if rows else 0
-    return Finding(invariant.name, invariant.severity, 0, count, tuple(_key_text(key) for _, *key in rows))
+    return Finding(invariant.name, invariant.severity, 0, count, tuple(key_text(key) for _, *key in rows))
 
 
 def _check_counts(context: MirrorContext, entity: Entity) -> list[Finding]:
@@ -135,7 +136,7 @@ def _count_finding(stage: Stage) -> Finding:
     live, counts = compare.live_rows(stage), compare.plan_counts(stage)
     missing, surplus = (counts[operation, "confirmed"] for operation in ("insert", "delete"))
     examples = [
-        f"{what} {_key_text(key if isinstance(key, list) else [key])}"
+        f"{what} {key_text(key if isinstance(key, list) else [key])}"
         for what, operation in (("missing", "insert"), ("surplus", "delete"))
         for key in compare.plan_examples(stage, operation, proven=True)
     ]
@@ -146,7 +147,7 @@ def _count_finding(stage: Stage) -> Finding:
 def _unproven_finding(extract: Extract, stage: Stage) -> Finding:
     """Return the finding of what nobody can tell of a table: listed or not, in the copy or not."""
     found = doubts(stage)
-    examples = [f"{_key_text(key)}: {why.rstrip('.')}" for key, why in found[:MAX_EXAMPLES]]
+    examples = [f"{key_text(key)}: {why.rstrip('.')}" for key, why in found[:MAX_EXAMPLES]]
     unseen = count_unseen(extract) if stage is extract.stage else 0
     if unseen:
         examples.append(f"{unseen} rows that the lists count but do not show")
@@ -168,7 +169,7 @@ def _check_sample(context: MirrorContext, entity: Entity) -> Finding:
     keys = context.conn.execute(
         sql.SQL("SELECT {} FROM {}").format(identifiers(table.key), extract.stage.sql)
     ).fetchall()
-    absent = [] if entity.history else [f"{_key_text(key)}: surplus" for key in sorted(sample.keys() - set(keys))]
+    absent = [] if entity.history else [f"{key_text(key)}: surplus" for key in sorted(sample.keys() - set(keys))]
     differing = _differing_rows(context, extract)
     extract.drop()
     severity = Severity.WARNING if entity.history else Severity.ERROR
@@ -211,11 +212,11 @@ def _differing_rows(context: MirrorContext, extract: Extract) -> list[str]:
     )
     of_record = sql.SQL("({}) IN (SELECT {} FROM {} WHERE {})")
     within = of_record.format(identifiers(table.key), identifiers(table.key), extract.stage.sql, before_watermark)
-    found = [f"{_key_text(key)}: {', '.join(columns)}" for columns, *key in _differing_columns(extract.stage, within)]
+    found = [f"{key_text(key)}: {', '.join(columns)}" for columns, *key in _differing_columns(extract.stage, within)]
     for part, stage in extract.parts:
         within = of_record.format(identifiers(part.by), identifiers(table.key), extract.stage.sql, before_watermark)
         rows = _differing_columns(stage, within)
-        found += [f"{part.table.name} {_key_text(key)}: {', '.join(columns)}" for columns, *key in rows]
+        found += [f"{part.table.name} {key_text(key)}: {', '.join(columns)}" for columns, *key in rows]
     return found
 
 
@@ -245,7 +246,3 @@ def _differing_columns(stage: Stage, within: sql.Composable) -> list[tuple]:
             ),
         )
     ).fetchall()
-
-
-def _key_text(key: Sequence[Any]) -> str:
-    return "/".join(map(str, key))

@@ -26,7 +26,7 @@ class NewState:
 
 
 class SourceClock:
-    """The source's clock at the first use of it. It is the end of every `Window` of a sync."""
+    """The source's time, read once when it is first needed. It is the end of every `Window` of a sync."""
 
     def __init__(self, context: MirrorContext):
         self._context = context
@@ -62,9 +62,9 @@ def new_states(
     If a record was skipped, the watermark stops before its version (or change time). The watermark doesn't move
     if a row is unproven, if the partition's list could not be read whole, or if the run reads only a part. If a
     list shows fewer rows than its total claims, the watermark stays as long as a sync of it still changes the copy.
-    After that the total is taken for wrong; scans count the rows that are missing to it as unseen.
+    After that the total is taken for wrong, and scans count the missing rows as unseen.
 
-    A first load moves it up to the first unproven row's time of change. Else one such row, if it stays so, would have
+    A first load moves it up to the earliest change of an unproven row. Otherwise a row that stays unproven would make
     every sync read everything, and no scan could begin.
     """
     entity, states = extract.entity, {}
@@ -98,9 +98,9 @@ def new_states(
 def _read_until(extract: Extract, groups: Sequence[PartitionGroup], clock: SourceClock) -> datetime | None:
     """Return the time up to which a sync has read the changes, if it read everything that it was to read.
 
-    It is the source's clock when the pull began, or the time of the newest row if the source tells no time. But it
-    is not later than the beginning of the pull by our own clock. Else the changes until then would be left out, if
-    the source's clock is ahead, if only later pages tell the time, or if rows have changed while the list was read.
+    It is the source's clock when the pull began, or the time of the newest row if the source tells no time. It is never
+    later than the beginning of the pull by our own clock. Otherwise changes could be left out: if the source's clock is
+    ahead, if only later pages tell the time, or if rows have changed while the list was read.
     """
     stage, moment = extract.stage, extract.stage.pull.source_time
     # Without groups nothing was read that could tell the time.
@@ -113,10 +113,10 @@ def _read_until(extract: Extract, groups: Sequence[PartitionGroup], clock: Sourc
 
 
 def _first_unproven(extract: Extract, read_until: datetime) -> datetime | None:
-    """Return when the unproven row changed that changed first, at the latest `read_until`.
+    """Return the earliest time of change of an unproven row, but no later one than `read_until`.
 
-    None if there is no such row, or if the time of one of them is not known. A list that each sync reads as a whole
-    shows it again, whatever the time.
+    None if there is no such row, or if the time of one of them is not known. If each sync reads the whole list, it
+    shows these rows again, so the time is `read_until`.
     """
     if isinstance(extract.entity.changes, FullList):
         return read_until

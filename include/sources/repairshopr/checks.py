@@ -1,4 +1,4 @@
-"""Metrics of line items beside those of every mirror, and which of them are judged."""
+"""Metrics of line items besides those of every mirror, and which of them are judged."""
 
 from collections.abc import Mapping
 

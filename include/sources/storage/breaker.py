@@ -36,7 +36,7 @@ LATELY = "look into the bucket before anything is repaired"
 
 
 @dataclass(frozen=True)
-class Slices(Limit):
+class MissingLately(Limit):
     """The limit of images that are missing now, plus those that unattended runs have marked lately.
 
     The reason of a hold has both numbers.
@@ -49,9 +49,9 @@ class Slices(Limit):
         if gate.verdict is not Verdict.HOLD or marked is None:
             return [gate]
         now = gate.value - marked
-        # More than the limit at once is no slice, whatever was marked before.
-        slices = ". That is data loss in slices" if now <= gate.limit else ""
-        said = f"Missing now: {now}, marked by unattended runs lately: {marked}{slices}"
+        # More than the limit at once is no small portion, whatever was marked before.
+        portions = ". That is data loss in small portions" if now <= gate.limit else ""
+        said = f"Missing now: {now}, marked by unattended runs lately: {marked}{portions}"
         return [replace(gate, reason=f"{gate.reason}. {said}")]
 
 
@@ -79,7 +79,7 @@ class Absent(Limit):
 LIMITS: tuple[Policy, ...] = (
     Absent("missing_original", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=CAUSE, others=REMOVED),
     Limit("missing_staged", of="looked_at", share=SHARE, min_rows=MIN_IMAGES, message=WORKER),
-    Slices("missing_lately", of="looked_at_lately", share=SHARE, min_rows=MIN_IMAGES, message=LATELY),
+    MissingLately("missing_lately", of="looked_at_lately", share=SHARE, min_rows=MIN_IMAGES, message=LATELY),
     # Missing from a bucket that does not show the objects of other images either.
     Limit("missing_in_doubt", of="looked_at", share=0, message=CAUSE),
 )
@@ -99,7 +99,7 @@ class Restorable:
         if not value:
             return [Gate(self.metric, None, 0, value, Verdict.PASS)]
         reason = (
-            f"{value} images miss objects that are only marked as deleted ({self.metric}): remove the delete markers in"
+            f"{value} images lack objects that are only marked as deleted ({self.metric}): remove the delete markers in"
             " the bucket, and these objects are there again"
         )
         return [Gate(self.metric, None, 0, value, Verdict.WARN, reason)]

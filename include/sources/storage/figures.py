@@ -15,7 +15,7 @@ from include.sources.storage import breaker, plan
 from include.sources.storage.check import Checked, CheckOptions, StorageContext
 from include.sources.storage.images import IMAGES, Scope
 from include.sources.storage.plan import KNOWN_STATUSES
-from include.sources.storage.second_look import SUSPECTS
+from include.sources.storage.second_look import BATCH
 from include.warehouse.staging import Stage
 
 EXAMPLES = 10
@@ -183,17 +183,16 @@ def _examples(conn: Connection, planned: sql.Identifier) -> dict[str, list]:
 
 
 def _orphans(context: StorageContext, checked: Checked) -> int:
-    """Return the number of objects that no row names. Rows of original_images count too."""
+    """Return the number of objects that no row names, neither of images nor of original_images."""
     query = sql.SQL(ORPHANS).format(images=checked.staged.sql, objects=checked.objects.sql)
     with context.conn.transaction(), context.conn.cursor(name="orphans") as cursor:
-        cursor.itersize = SUSPECTS
         cursor.execute(query)
         orphans = 0
-        while keys := [key for (key,) in cursor.fetchmany(SUSPECTS)]:
-            (shared,) = context.images.execute(
+        while keys := [key for (key,) in cursor.fetchmany(BATCH)]:
+            (others,) = context.images.execute(
                 "SELECT count(DISTINCT s3_key) FROM original_images WHERE s3_key = ANY (%s)", [keys]
             ).fetchone()
-            orphans += len(keys) - shared
+            orphans += len(keys) - others
     return orphans
 
 

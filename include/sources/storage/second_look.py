@@ -7,14 +7,14 @@ from psycopg import Connection, sql
 from include.sources.storage.plan import MESSAGES
 from include.warehouse.staging import Stage
 
-# Suspects that are looked at together. A task that is cut off goes on after the last such group.
-SUSPECTS = 5000
+# So many keys are looked at together. A task that is cut off goes on after the last such batch.
+BATCH = 5000
 
 
 def suspects_of(conn: Connection, plan: sql.Identifier, status: str = "candidate") -> Callable[[str], list[str]]:
     """Return the source of keys for `look_again`: the keys needed by the plan's rows of that status.
 
-    It is a function that returns up to SUSPECTS keys after a key, in order.
+    It is a function that returns up to BATCH keys after a key, in order.
     """
     return _following(conn, _keys(plan, status))
 
@@ -55,7 +55,7 @@ def _following(conn: Connection, keys: sql.Composed) -> Callable[[str], list[str
     query = sql.SQL('SELECT key FROM ({}) k WHERE key > %s COLLATE "C" ORDER BY key LIMIT %s').format(keys)
 
     def following(after: str) -> list[str]:
-        return [key for (key,) in conn.execute(query, [after, SUSPECTS])]
+        return [key for (key,) in conn.execute(query, [after, BATCH])]
 
     return following
 

@@ -30,7 +30,7 @@ def read_slice(context: StorageContext, options: CheckOptions, scan_id: str, sli
 
 
 def _read(context: StorageContext, options: CheckOptions, scan_id: str, slice_number: int) -> Iterator[None]:
-    """Yields after each page."""
+    """Read the ranges that no other task has claimed. Yield after each page."""
     if objects := _begun(context, options, scan_id, OBJECTS):
         yield from look.list_claimed(context.bucket, Ranges(objects, slice_number), options.workers)
         if staged := _begun(context, options, scan_id, IMAGES):

@@ -21,8 +21,8 @@ from include.sources.mirror.lookup_request import Lookup
 from include.sources.mirror.validate import with_invariants
 from include.sources.tekmetric import answers, tables
 from include.sources.tekmetric.checks import CHECKS
+from include.sources.tekmetric.derived import DERIVED
 from include.sources.tekmetric.lists import IN_BRIEF
-from include.sources.tekmetric.metrics import DERIVED
 from include.sources.tekmetric.orders import REPAIR_ORDERS
 from include.sources.tekmetric.shops import partitions
 from include.sources.tekmetric.source import Tekmetric

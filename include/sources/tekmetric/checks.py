@@ -10,7 +10,7 @@ from psycopg import sql
 from include.confidence.integrity import Severity
 from include.sources.mirror.invariant import Invariant
 from include.sources.tekmetric import tables
-from include.sources.tekmetric.metrics import SNAPSHOTS, SNAPSHOTS_OF
+from include.sources.tekmetric.derived import SNAPSHOTS, SNAPSHOTS_OF
 from include.warehouse.sql_fragments import identifiers
 from include.warehouse.table import Table
 

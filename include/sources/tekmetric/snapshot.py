@@ -8,7 +8,7 @@ from psycopg import Connection
 from include.sources.base import Synced, SyncFailed
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import derive
-from include.sources.tekmetric.metrics import SNAPSHOTS, by_hand
+from include.sources.tekmetric.derived import SNAPSHOTS, by_hand
 from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan

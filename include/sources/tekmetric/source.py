@@ -36,7 +36,7 @@ class Tekmetric(Mirror):
         if params.get("ro_id"):
             shops = shops_of(context)
             if len(shops) > 1:
-                raise ScanRefused(f"ro_id wants shop_id beside it, which is one of {', '.join(map(str, shops))}")
+                raise ScanRefused(f"ro_id needs shop_id too, one of {', '.join(map(str, shops))}")
             synced = Synced(*sync_entities(context, only="repair_orders"))
             _require_found(synced.counts["repair_orders"], params["ro_id"], *shops)
             return synced

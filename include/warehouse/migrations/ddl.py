@@ -44,7 +44,7 @@ def create_mirror(
 
 
 def foreign_key(columns: str, references: str, *, cascade: bool = False) -> str:
-    """The constraint that `columns` name a row of `references` (`schema.table (columns)`).
+    """Return the constraint that `columns` name a row of `references` (`schema.table (columns)`).
 
     It holds at the end of a transaction, in which tables may be written in any order. `cascade`: where that row is
     removed, tombstones aren't meant, so are those that name it.
@@ -90,7 +90,7 @@ def allow(schema: str, name: str, role: str, privileges: str, rows: str) -> None
 
 
 def hashed(column: str, type_: str) -> str:
-    """What of a column goes into the hash, so that different values differ in it.
+    """Return what of a column goes into the hash, so that different values differ in it.
 
     Postgres leaves out a number's sign (5 and -5 are the same to it) and the nesting of JSON ({} is the same as null).
     """

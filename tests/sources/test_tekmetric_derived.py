@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from include.sources.tekmetric import metrics
+from include.sources.tekmetric.derived import SNAPSHOTS, by_hand
 from tests.conftest import copy_of
 from tests.repair_shops import bury, computed, derive, march, order, put, rows, write
 
@@ -543,8 +543,8 @@ class TestRates:
 class TestByHand:
     def snap(self, conn, tm_id, day):
         """Take a snapshot by hand, as a person would with the query."""
-        query = metrics.by_hand(SHOP, tm_id, day)
-        names = sql.SQL(", ").join(map(sql.Identifier, metrics.SNAPSHOTS.table.names))
+        query = by_hand(SHOP, tm_id, day)
+        names = sql.SQL(", ").join(map(sql.Identifier, SNAPSHOTS.table.names))
         conn.execute(
             sql.SQL("INSERT INTO tekmetric.ro_snapshots ({}, sync_id) SELECT q.*, 5 FROM ({}) q").format(names, query)
         )
