@@ -131,7 +131,13 @@ def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
 
 def _seen(answered: questions.Asked, holds: Sequence[Hold]) -> str:
     newer = all(hold.scanned_at > answered.decided_at for hold in holds)
-    return "What is below was found after that." if newer else "What is below was known then."
+    if newer:
+        return "What is below was found after that."
+    scanned = time_text(max(hold.scanned_at for hold in holds))
+    return (
+        f"**Nothing was scanned since: a repair would write what the scan of {scanned} saw.** If anything was mended"
+        " after that, trigger the runbook instead of answering *Repair*: it scans first."
+    )
 
 
 def _held(conn: Connection, hold: Hold, scan: Scan | None, texts: Mapping[str, str]) -> Held:

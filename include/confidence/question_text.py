@@ -99,7 +99,7 @@ def _hold_lines(held: Held) -> Iterator[str]:
 
 def _answers(question: Question) -> Iterator[str]:
     """Yield what each answer would do."""
-    changes = sum(scan.plan.rows for scan, _ in question.plans)
+    changes, source = sum(scan.plan.rows for scan, _ in question.plans), question.writer.source
     are_made = "the change above is made" if changes == 1 else f"the {changes:,} changes above are made"
     are_made += ", without those of entities that you leave out" if len(question.planned) > 1 else ""
     leave_out = (
@@ -107,14 +107,14 @@ def _answers(question: Question) -> Iterator[str]:
         " for them too: to keep it stopped for one, choose *Keep stopped*."
     )
     again = (
-        "but the next run asks again while a repair is above its limit"
+        "but each later run asks again while its repair is above a limit"
         if any(held.asks_again for held in question.held)
         else "so the same drift is not asked about again"
     )
     yield (
-        "- **Keep stopped**: nothing is written, and the writer stays stopped. This run fails. The next run of the"
-        " runbook scans again, and asks again if it still finds this. To answer before that, press *Ask me again* on"
-        f" the page of {question.writer.source}."
+        "- **Keep stopped**: nothing is written, and the writer stays stopped. This run fails. Once the cause is"
+        f" mended, trigger `{source}_reconcile`, or wait for its next night: it scans anew, and asks again if it still"
+        f" finds this. *Ask me again* on the page of {source} only repeats this question, about the same scan."
     )
     yield (
         "- **Resume without repair**: nothing is repaired, so the differences stay. The figures above become"

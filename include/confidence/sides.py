@@ -17,8 +17,9 @@ class Sides:
     copy: str = "in the copy"
     source: str = "at the source"
     after_resume: str = (
-        "it brings what changes at the source, right or wrong. A sync deletes a row only if the source reports it or"
-        " its parent as deleted, or shows its parent without it; a later run that repairs may delete it"
+        "it brings what changes at the source, right or wrong. Of what is gone at the source it deletes only what is"
+        " reported as deleted, or what a parent that has changed no longer has. The rest stays until a repair: by an"
+        " answer to such a question, or by a run with `dry_run` off whose repair is within the limits"
     )
     after_repair: str = "The copy then has what the source has now: don't repair if the source is what is wrong."
     counts: str = ""

@@ -36,6 +36,10 @@ class HtmlRoute(APIRoute):
         return handler
 
 
+# What Airflow says, as a 403, of a login from before its secret was changed.
+INVALID_TOKEN = "Invalid JWT token"
+
+
 def message(
     request: Request, title: str, *lines: str, code: int = 200, link: tuple[str, str] | None = None, **values: Any
 ) -> Response:
@@ -44,7 +48,7 @@ def message(
 
 
 def _refusal(request: Request, error: HTTPException) -> Response:
-    if error.status_code == 401:
+    if error.status_code == 401 or error.detail == INVALID_TOKEN:
         return message(
             request,
             "Not logged in",

@@ -257,7 +257,7 @@ def test_a_reason_of_a_figure_that_is_told_is_not_told_again(conn):
 @pytest.mark.parametrize(("metric", "again"), [("plan.update", True), (METRIC, False)])
 def test_says_whether_the_next_night_asks_again(conn, metric, again):
     text = question_text.markdown(asked(conn, replace(FAR, metric=metric), plan=(40, 0, 0)))
-    assert ("the next run asks again" in text) == again
+    assert ("each later run asks again" in text) == again
     assert ("the same drift is not asked about again" in text) != again
 
 
@@ -334,7 +334,8 @@ def test_who_is_asked_again_about_the_same_scans_reads_so(conn):
     line = earlier(conn)
     assert "by Ada" in line
     assert "**Keep stopped**. Reason: `first I look at the shop`." in line
-    assert line.endswith("What is below was known then.")
+    assert "**Nothing was scanned since: a repair would write what the scan of 20" in line
+    assert line.endswith("trigger the runbook instead of answering *Repair*: it scans first.")
     # The same question, asked again and answered by nobody.
     put_and_answered(conn, "keep", holds.NOBODY)
     assert "Nobody answered the question of" in earlier(conn)

@@ -1,5 +1,6 @@
 """The pages as people get them: what they say of each state, that they are well-formed, and that no value is markup."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -9,12 +10,15 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from airflow.api_fastapi.core_api import security
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
+from jwt import InvalidTokenError
 
 from include.confidence.account import Account
 from include.confidence.findings import OpenFinding
@@ -1795,6 +1799,20 @@ def test_who_is_not_logged_in_gets_a_page_that_says_so(client):
         answer = client.get(path)
         assert answer.status_code == 401
         assert "Log in" in answer.text
+
+
+def test_who_logged_in_before_airflows_secret_was_changed_may_log_in_again(client, monkeypatch):
+    manager = SimpleNamespace(get_user_from_token=AsyncMock(side_effect=InvalidTokenError))
+    monkeypatch.setattr(security, "get_auth_manager", lambda: manager)
+    with pytest.raises(HTTPException) as refused:
+        asyncio.run(security.resolve_user_from_token("made.up.token"))
+
+    def refuse():
+        raise refused.value
+
+    client.app.dependency_overrides[get_user] = refuse
+    answer = client.get("/")
+    assert (answer.status_code, "Log in" in answer.text) == (401, True)
 
 
 def test_only_the_own_host_is_asked(client):
