@@ -166,10 +166,14 @@ def _page(where: str, paginator: Paginator, answer: Future[Answer], position: Po
     """Wait for the answer and return its page. The API's own 404 past the end of the list is an empty page."""
     try:
         return _read(where, paginator, answer.result(), position, crawl)
-    except NotFound:
+    except NotFound as error:
         end = Page(position, [], None)
         if position == paginator.start or not paginator.may_be_past_end(end, crawl):
-            raise
+            raise NotFound(
+                f"{error} A list should be there: check the host of connection {where.partition(':')[0]!r}, and whether"
+                " the API has changed.",
+                status=error.status,
+            ) from None
         return end
 
 

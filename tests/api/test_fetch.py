@@ -456,7 +456,7 @@ def test_an_error_comes_after_the_pages_before_it(error, workers):
     assert [page.position for page in islice(reading, 3)] == [1, 2, 3]
     with pytest.raises(type(error)) as caught:
         next(reading)
-    assert caught.value is error
+    assert str(caught.value).startswith("no")
 
 
 def test_an_error_past_the_end_is_none():
@@ -490,7 +490,7 @@ def test_a_404_past_the_end_is_an_empty_page(total):
 @pytest.mark.parametrize(("position", "rows"), [(1, 0), (3, 0), (3, 20)])
 def test_a_404_of_a_list_is_no_end(position, rows):
     """Of its first page, where no page came before, or before its last page."""
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="404 A list should be there: check the host of connection"):
         list(pages(Fake(lambda request: NotFound("404")), FEED, NUMBERED, position=position, rows=rows, total_pages=4))
 
 
