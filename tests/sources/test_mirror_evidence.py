@@ -225,6 +225,18 @@ class TestChildrenOfASync:
         sync_entities(filled.context)
         assert conn.execute(query, [invoice]).fetchall() == [("late",)]
 
+    def test_that_are_shown_twice_alike_are_one(self, filled, conn):
+        invoice = touched_invoice(filled, conn)
+        (line,) = filled.control.mutate(Mutation("insert", "line_items", row={"invoice_id": invoice}))
+
+        def lie(request, data):
+            again = [row for row in data["line_items"] if row["id"] == line]
+            return {**data, "line_items": data["line_items"] + again}
+
+        with twisted(filled.context, always(lie, "/line_items", invoice_id=invoice)) as context:
+            sync_entities(context)
+        assert line in live(conn, "line_items")
+
     def test_that_are_shown_in_two_states_are_left_to_the_next_sync(self, filled, conn):
         invoice = touched_invoice(filled, conn)
         (line,) = filled.control.mutate(Mutation("insert", "line_items", row={"invoice_id": invoice}))
