@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -228,6 +229,15 @@ def test_range_beyond_the_end_ends_with_the_list(shop, conn):
         summary = scanned(shop, scope=Scope(page_start=first, page_end=asked, not_in_api=False))
         assert summary.scope == f"pages {first}-{asked}"
         assert (summary.telemetry["page_start"], summary.telemetry["page_end"]) == (first, reached)
+
+
+@pytest.mark.parametrize(
+    ("total_pages", "page_end", "final_page"), [(10, 0, 10), (10, 7, 7), (10, 12, 10), (None, 0, 3), (2, 0, 3)]
+)
+def test_the_final_page_is_that_of_the_list_or_the_range(total_pages, page_end, final_page):
+    """While the list is read: three pages are staged."""
+    stage = SimpleNamespace(pull=SimpleNamespace(pages=3, complete=False, total_pages=total_pages))
+    assert Scope(page_end=page_end, not_in_api=not page_end).final_page(stage) == final_page
 
 
 def test_missing_examples_are_the_first_that_the_list_shows(shop, conn):
