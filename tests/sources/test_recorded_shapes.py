@@ -13,7 +13,7 @@ from include.sources import get_source
 from include.sources.base import entity_of
 from include.sources.mirror.entity_census import censuses, count_page, state_of
 from include.sources.mirror.extract import nested_rows
-from include.sources.tekmetric.tables import percent
+from include.sources.tekmetric.values import percent
 from include.warehouse.field_path import lies_in
 from include.warehouse.readers import structure
 from include.warehouse.table import EXTRA, Column, Table

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from include.sources.tekmetric import tables
+from include.sources.tekmetric import values
 from include.warehouse.readers import structure
 from include.warehouse.table import RowRefused
 from tests.repair_shops import MIRRORED, TABLES
@@ -39,13 +39,13 @@ def read(table, record):
     ],
 )
 def test_cents(value, cents):
-    assert tables.cents(value) == cents
+    assert values.cents(value) == cents
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "12,50", "$5", True, 1.5, [1], {}, Decimal("1e12"), "1e999999"])
 def test_no_amount(value):
     with pytest.raises(ValueError, match=r"^(is|has) "):
-        tables.cents(value)
+        values.cents(value)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_no_amount(value):
     ],
 )
 def test_percent(value, percent):
-    assert tables.percent(value) == percent
+    assert values.percent(value) == percent
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_percent(value, percent):
     [("0.5", "0.5"), (Decimal("4.73"), "4.73"), (2, "2"), ("0.33335", "0.3334"), (Decimal("-1"), "-1")],
 )
 def test_quantity(value, quantity):
-    assert tables.quantity(value) == Decimal(quantity)
+    assert values.quantity(value) == Decimal(quantity)
 
 
 @pytest.mark.parametrize("value", ["NaN", "1000000", "much"])
 def test_no_quantity(value):
     with pytest.raises(ValueError, match=r"^is "):
-        tables.quantity(value)
+        values.quantity(value)
 
 
 @pytest.mark.parametrize(
@@ -90,15 +90,15 @@ def test_no_quantity(value):
     ],
 )
 def test_name_with_its_id_or_alone(value, name, id_):
-    assert (tables.name_of(value), tables.id_of(value)) == (name, id_)
+    assert (values.name_of(value), values.id_of(value)) == (name, id_)
 
 
 def test_day_is_none_of_an_instant():
     """Which day it falls on depends on the shop's time zone."""
-    assert tables.day("2026-03-02") == tables.day(date(2026, 3, 2)) == date(2026, 3, 2)
+    assert values.day("2026-03-02") == values.day(date(2026, 3, 2)) == date(2026, 3, 2)
     for value in ("2026-03-02T04:30:00Z", datetime(2026, 3, 2, tzinfo=UTC), "2.3.2026", 5):
         with pytest.raises(ValueError, match=r"^is no ISO 8601 day"):
-            tables.day(value)
+            values.day(value)
 
 
 class TestRows:

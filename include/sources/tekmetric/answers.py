@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from include.api.errors import RefuseData
-from include.sources.tekmetric import tables
+from include.sources.tekmetric import tables, values
 from include.warehouse.readers import boolean, instant
 
 Record = Mapping[str, Any]
@@ -85,7 +85,7 @@ def profit(data: Any) -> None:
         for field in ("retail", "cost", "profit"):
             if _cents(part, field) is None:
                 raise RefuseData(f"{name} has no {field}")
-    if _value(data["laborProfit"], "hours", tables.hours) is None:
+    if _value(data["laborProfit"], "hours", values.hours) is None:
         raise RefuseData("laborProfit has no hours")
 
 
@@ -120,7 +120,7 @@ def agree(head: Record, estimate: Record, profit: Record) -> None:
     refunded = _positive(*(-each for each in (*others, _cents(estimate, "feesTotal") or 0)))
     least = sold + sum(_amount_of(job, "parts") for job in jobs) - taken_off - refunded - CENTS
     if (
-        abs(_value(labor, "hours", tables.hours) - sum(map(_hours, jobs))) > HOURS
+        abs(_value(labor, "hours", values.hours) - sum(map(_hours, jobs))) > HOURS
         or not -CENTS - taken_off <= _cents(labor, "retail") - sold <= CENTS + given_back
         or _cents(total, "retail") < least
     ):
@@ -232,7 +232,7 @@ def _value(record: Record, name: str, read: Callable[[Any], Any]) -> Any:
 
 
 def _cents(record: Record, name: str) -> int | None:
-    return _value(record, name, tables.cents)
+    return _value(record, name, values.cents)
 
 
 def _require_distinct_ids(jobs: Sequence[Record]) -> None:
@@ -267,7 +267,7 @@ def _require_job_sums(job: Record) -> None:
         with_cores = kind == "parts" and abs(more - cores) <= CENTS
         if not -CENTS - _positive(discount) <= more <= CENTS + _positive(-discount) and not with_cores:
             raise RefuseData(f"a job's {kind} don't come to what the job says of them")
-    stated, listed = _value(job, "laborHours", tables.hours), _sum_of_hours(job)
+    stated, listed = _value(job, "laborHours", values.hours), _sum_of_hours(job)
     if stated is not None and abs(stated - listed) > HOURS:
         raise RefuseData("a job's labor doesn't come to the hours that the job tells")
 
@@ -297,7 +297,7 @@ def _require_total(estimate: Record, jobs: Sequence[Record]) -> None:
     named = sum(_cents(estimate, name) or 0 for name in ("shopSuppliesTotal", "epaTotal"))
     beside = max(0, named - (_own_fees(estimate, prices) or 0))
     tax = _cents(estimate, "taxes" if estimate.get("tax") is None else "tax")
-    rate = _value(estimate, "taxRate", tables.exact)
+    rate = _value(estimate, "taxRate", values.exact)
     # A rate below 1 may be meant as a fraction.
     per_cent = ANY_TAX if rate is None or 0 < rate < 1 else rate
     taxes = (0, (prices + fees) * per_cent / 100) if tax is None else (tax, tax)
@@ -335,7 +335,7 @@ def _own_fees(estimate: Record, prices: Decimal | int) -> Decimal | int | None:
     fees = estimate.get("fees")
     amounts = []
     for fee in objects(_object(fees), "data") if fees is not None else []:
-        share, cap = _value(fee, "percentage", tables.exact), _cents(fee, "cap")
+        share, cap = _value(fee, "percentage", values.exact), _cents(fee, "cap")
         amount = prices * share / 100 if share else _cents(fee, "amount")
         amounts.append(max(-cap, min(amount, cap)) if amount is not None and share and cap and cap > 0 else amount)
     return None if None in amounts else sum(amounts)
@@ -363,12 +363,12 @@ def _part(part: Record) -> Decimal | int | None:
 
 
 def _quantity(part: Record) -> Decimal | int:
-    quantity = _value(part, "quantity", tables.quantity)
+    quantity = _value(part, "quantity", values.quantity)
     return quantity if quantity and quantity > 0 else 1
 
 
 def _labor(line: Record) -> Decimal | int | None:
-    total, rate, hours = _cents(line, "total"), _cents(line, "rate"), _value(line, "hours", tables.hours)
+    total, rate, hours = _cents(line, "total"), _cents(line, "rate"), _value(line, "hours", values.hours)
     return rate * hours if total is None and None not in (rate, hours) else total
 
 
@@ -386,9 +386,9 @@ LINES: Mapping[str, Callable[[Record], Decimal | int | None]] = {
 
 
 def _sum_of_hours(job: Record) -> Decimal | int:
-    return sum(_value(line, "hours", tables.hours) or 0 for line in objects(job, "labor"))
+    return sum(_value(line, "hours", values.hours) or 0 for line in objects(job, "labor"))
 
 
 def _hours(job: Record) -> Decimal | int:
-    stated = _value(job, "laborHours", tables.hours)
+    stated = _value(job, "laborHours", values.hours)
     return _sum_of_hours(job) if stated is None else stated

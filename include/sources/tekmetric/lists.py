@@ -21,7 +21,7 @@ from include.api.request import Answer, Request
 from include.sources.base import ReadAnswer
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.listing import Listing, NewestOnly
-from include.sources.tekmetric import answers, tables
+from include.sources.tekmetric import answers, tables, values
 from include.sources.tekmetric.shops import Shop, shops_of
 from include.warehouse.readers import instant
 
@@ -272,10 +272,10 @@ def contradiction(brief: Record, order: Record) -> str:
     to something, its estimate is not empty.
     """
     try:
-        total = tables.cents(brief.get("total")) or 0
+        total = values.cents(brief.get("total")) or 0
     except ValueError:
         return ""
-    empty = not order["jobs"] and (tables.cents(order.get("potential_total")) or 0) <= answers.CENTS
+    empty = not order["jobs"] and (values.cents(order.get("potential_total")) or 0) <= answers.CENTS
     if not empty or total <= answers.CENTS:
         return ""
     return "its board says that it comes to something, but its estimate is empty"

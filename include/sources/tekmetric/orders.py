@@ -15,7 +15,7 @@ from include.sources.base import LeftOut
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Discovered, Need, Part
 from include.sources.mirror.lookup_request import Lookup
-from include.sources.tekmetric import answers, tables
+from include.sources.tekmetric import answers, tables, values
 from include.sources.tekmetric.lists import SHOWN, contradiction, day_of, lists, partial, within
 from include.sources.tekmetric.shops import partitions, shops_of
 from include.warehouse.known_fields import Known
@@ -113,7 +113,7 @@ def record(head: Record, estimate: Record | None, profit: Record | None) -> list
 
 def _record(head: Record, estimate: Record, profit: Record) -> Record:
     jobs = [_job(job) for job in answers.objects(estimate, "jobs")]
-    agreed = [job for job in jobs if tables.decided(job.get("authorized"))]
+    agreed = [job for job in jobs if values.decided(job.get("authorized"))]
     status_id = answers.status_of(head)
     return {
         "tm_id": head["id"],
@@ -156,7 +156,7 @@ def _sums(kind: str, jobs: list[Record], fields: Mapping[str, str]) -> Record:
 
 def _amount(job: Record, field: str) -> int:
     """Return the amount of a job in that field; if the vendor leaves it out, computed from other fields, or 0."""
-    amount = tables.cents(job.get(field))
+    amount = values.cents(job.get(field))
     if amount is None:
         return sum(sign * _amount(job, each) for each, sign in MADE_OF.get(field, {}).items())
     return amount

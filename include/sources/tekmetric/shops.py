@@ -15,7 +15,7 @@ from include.api.request import Request
 from include.sources.base import ScanRefused
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.listing import Partitions
-from include.sources.tekmetric import tables
+from include.sources.tekmetric import tables, values
 from include.warehouse import compare, fence, sync_log
 from include.warehouse.merge import apply_plan
 from include.warehouse.staging import Stage
@@ -49,7 +49,7 @@ def shops_of(context: MirrorContext) -> Mapping[int, Shop]:
     """
     try:
         shops = msgspec.convert(context.settings.get("shops"), SHOPS)
-        known = {shop.tm_id: shop for shop in shops if tables.zone(shop.timezone)}
+        known = {shop.tm_id: shop for shop in shops if values.zone(shop.timezone)}
     except ValueError as error:
         raise FixConfiguration(
             f"connection 'tekmetric' names no usable shops ({error}): its extra has to be like {EXAMPLE}"
