@@ -278,9 +278,9 @@ def test_delete_that_is_told_of_a_living_record_deletes_nothing(context, vendor,
     ("event", "why"),
     [
         ({"type": "customer.deleted", "data": {"object": {}}}, "is deleted, but not which"),
-        ({"type": "customer.updated", "data": None}, "not the shape that is read"),
+        ({"type": "customer.updated", "data": None}, "does not have the shape that is read"),
         ({"type": "customer.updated", "data": {"object": "cus_1"}}, "no JSON object"),
-        ({"data": {"object": {}}}, "not the shape that is read"),
+        ({"data": {"object": {}}}, "does not have the shape that is read"),
     ],
 )
 def test_event_of_another_shape_is_named_and_nothing_is_skipped(context, vendor, conn, event, why):
