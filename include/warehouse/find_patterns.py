@@ -108,7 +108,8 @@ def facts_of(
         for fact, count, present in zip(facts, in_plan, in_table[1:], strict=True)
     ]
     told: list[Pattern] = []
-    for pattern in sorted(filter(_is_telling, found), key=lambda each: -each.score):
+    # Of two equal facts, that of the key says less: its values mean nothing to people.
+    for pattern in sorted(filter(_is_telling, found), key=lambda each: (-each.score, each.column in key)):
         # Of several facts about the same rows, or about a column in the same way, the first is enough.
         if not any(_same(pattern, other) for other in told):
             told.append(pattern)

@@ -1,6 +1,7 @@
 """What planned rows have in common: planted causes are found, and random drift has none."""
 
 import random
+from datetime import timedelta
 
 import pytest
 from psycopg import sql
@@ -68,6 +69,15 @@ def test_truncated_import(conn, records):
     """All keys from one on, but for a few, and some others by chance."""
     found = lines(replanned(conn, [*records[3:330], *records[337:340]]))
     assert "64 of 70 rows to delete have id between 331 and 397" + these(64, 67, 400) in found
+
+
+def test_oldest_rows_are_told_by_their_time(conn, records):
+    """Their keys are in one range too, which says less."""
+    for record in records:
+        record["updated_at"] = (day(310) + timedelta(minutes=record["id"])).isoformat()
+    apply(conn, planned(conn, PARTS, records))
+    told = "50 of 50 rows to delete have updated_at between 2026-11-07 00:01 UTC and 2026-11-07 00:50 UTC"
+    assert lines(replanned(conn, records[50:]))[0] == told + these(50, 50, 400)
 
 
 def test_one_day(conn, records):
