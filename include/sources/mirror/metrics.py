@@ -14,8 +14,8 @@ METRICS: Mapping[str, str] = {
     "api_unique_not_in_db": "Rows that the source's list showed and the copy lacks, before each was asked for by "
     "itself; refused rows count, rows that changed after the last sync don't.",
     "confirmed_missing": "Rows that the copy lacks and a repair would insert.",
-    "db_not_in_api_unique": "Live rows of the copy that the source's list did not show, before each was "
-    "asked for by itself.",
+    "db_not_in_api_unique": "Live rows of the copy that the source's list did not show; a repair deletes only "
+    "those that were then asked for by themselves and are gone.",
     "confirmed_deleted": "Live rows of the copy that are proven to be gone at the source.",
     "rows_differing": "Live rows of the copy that are proven to differ from the source.",
     "nested_rows_drifted": "Nested rows that a repair would insert, update or delete, in all tables of the entity.",
