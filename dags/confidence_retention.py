@@ -12,7 +12,7 @@ open question, a baseline or an unfinished repair needs is kept however old it i
 
 ## If `expire` fails
 The message names the rows of `confidence.retention` that could not be applied, such as one of a table that is gone.
-All other rows were. Correct or delete what it names. If it names a lock or a limit of time, the next run goes on.
+All other rows were. Correct or delete what it names. If it names a lock or a time limit, the next run goes on.
 """
 
 from airflow.sdk import dag

@@ -12,7 +12,7 @@ ERRORS = ("errors", "error")
 # More such keys around rows or a record. A record that is the answer itself may have fields of these names.
 ENVELOPES = (*ERRORS, "message", "messages", "exception", "exceptionMessage", "errorMessage", "errorCode", "fault")
 # What vendors write under such keys if all is well.
-NO_ERROR = re.compile("|0|ok|success|none|null")
+NO_ERROR = re.compile(r"|0+(\.0)?|2\d\d|false|ok|success|none|null")
 # Keys and values by which an envelope says that the request failed. Again a record may have such fields.
 FAILED = {
     **dict.fromkeys(("success", "ok"), re.compile("false|0")),
@@ -27,13 +27,19 @@ def refuse_envelope(data: Any, around: str = "") -> None:
 
     `around`: the key of the rows or the record. A list of messages is no error. A status may be an object itself.
     """
-    refuse_errors(data, [key for key in ENVELOPES if key in ERRORS or key != around])
+    refuse_errors(data, [key for key in ENVELOPES if key in ERRORS or _plain(key) != _plain(around)])
+    _refuse_verdicts(data, around)
+
+
+def _refuse_verdicts(data: Any, around: str = "") -> None:
     for key, value in data.items() if isinstance(data, dict) else ():
         failed = VERDICTS.get(_plain(key))
         if failed and failed.fullmatch(str(value).lower()):
             raise RefuseData(f"its {key!r} says that it failed, so it is no answer")
-        if _plain(key) == "status":
-            refuse_envelope(value)
+        # A message in it may say that all is well.
+        if _plain(key) == "status" != _plain(around):
+            refuse_errors(value)
+            _refuse_verdicts(value)
 
 
 def refuse_errors(data: Any, keys: Sequence[str] = ERRORS) -> None:

@@ -130,13 +130,14 @@ def _earlier(conn: Connection, writer: Writer, holds: Sequence[Hold]) -> str:
 
 
 def _seen(answered: questions.Asked, holds: Sequence[Hold]) -> str:
-    newer = all(hold.scanned_at > answered.decided_at for hold in holds)
-    if newer:
+    older = [hold for hold in holds if hold.scanned_at <= answered.decided_at]
+    if not older:
         return "What is below was found after that."
-    scanned = time_text(max(hold.scanned_at for hold in holds))
+    scanned = time_text(min(hold.scanned_at for hold in older))
+    entities = ", ".join(hold.entity for hold in older)
     return (
-        f"**Nothing was scanned since: a repair would write what the scan of {scanned} saw.** If anything was mended"
-        " after that, trigger the runbook instead of answering *Repair*: it scans first."
+        f"**{entities}: nothing was scanned since. A repair would write what the scan of {scanned} saw.** If anything"
+        " was mended after that, answer *Keep stopped* and trigger the runbook: it scans first."
     )
 
 

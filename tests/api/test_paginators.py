@@ -319,7 +319,7 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
     with pytest.raises(RefuseData, match=f"carries '{key}'") as caught:
         paginator.read(answer, paginator.start)
     assert "hush" not in str(caught.value)
-    for fine in (None, "", "OK", "none", 0, "0", []):
+    for fine in (None, "", "OK", "none", 0, "0", "00", "200", False, []):
         assert paginator.read(replace(answer, data={**answer.data, key: fine}), paginator.start)
 
 
@@ -350,7 +350,7 @@ def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
         {"code": 0, "msg": "done"},
         {"code": 200},
         {"code": "E4"},
-        {"status": {"code": 0}},
+        {"status": {"code": 200, "message": "done"}},
     ):
         assert paginator.read(Answer({"line_items": rows(1), **fine}), paginator.start)
 
@@ -362,12 +362,13 @@ def test_a_row_may_have_a_field_that_is_named_like_an_error():
     assert Single().read(Answer(told), None).rows == told
 
 
+@pytest.mark.parametrize("key", ["messages", "Messages"])
 @pytest.mark.parametrize("make", [PageNumber, Cursor, partial(Cursor, optional=True), LastId, NextLink, SpringPage])
-def test_a_list_may_be_of_messages(make):
-    paginator, told = make("messages"), [{"id": 1, "message": "call the customer"}]
+def test_a_list_may_be_of_messages(make, key):
+    paginator, told = make(key), [{"id": 1, "message": "call the customer"}]
     ended = {"has_more": False} if make is LastId else {}
-    assert paginator.read(Answer({"messages": told, **ended}), paginator.start).rows == told
-    for data in ({"messages": "hush"}, {"messages": ["hush"]}, {"messages": told, "message": "hush"}):
+    assert paginator.read(Answer({key: told, **ended}), paginator.start).rows == told
+    for data in ({key: "hush"}, {key: ["hush"]}, {key: told, "message": "hush"}):
         with pytest.raises(RefuseData):
             paginator.read(Answer({**data, **ended}), paginator.start)
 

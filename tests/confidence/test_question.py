@@ -334,8 +334,8 @@ def test_who_is_asked_again_about_the_same_scans_reads_so(conn):
     line = earlier(conn)
     assert "by Ada" in line
     assert "**Keep stopped**. Reason: `first I look at the shop`." in line
-    assert "**Nothing was scanned since: a repair would write what the scan of 20" in line
-    assert line.endswith("trigger the runbook instead of answering *Repair*: it scans first.")
+    assert ": nothing was scanned since. A repair would write what the scan of 20" in line
+    assert line.endswith("answer *Keep stopped* and trigger the runbook: it scans first.")
     # The same question, asked again and answered by nobody.
     put_and_answered(conn, "keep", holds.NOBODY)
     assert "Nobody answered the question of" in earlier(conn)

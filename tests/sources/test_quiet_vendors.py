@@ -1,6 +1,7 @@
 """Vendors that tell less than others: no time in their answers, no deleted records in their lists."""
 
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 
@@ -113,9 +114,13 @@ def test_a_field_that_all_records_gain_is_proven_though_their_own_addresses_writ
         assert (scanned.incomplete, scanned.plan.rows, scanned.accounts["items"].equal) == ("", 0, len(items))
 
 
-@pytest.mark.parametrize(("place", "young"), [(3, True), (45, False), (92, True)])
-def test_a_change_in_the_middle_of_a_list_that_syncs_read_from_both_ends_is_drift(conn, warehouse, place, young):
-    """The newest records stand first, so a page looks as if those that changed last did."""
+@pytest.mark.parametrize(
+    ("place", "shuffled", "young"), [(3, False, True), (45, False, False), (92, False, True), (45, True, True)]
+)
+def test_a_change_in_the_middle_of_a_list_that_syncs_read_from_both_ends_is_drift(
+    conn, warehouse, place, shuffled, young
+):
+    """The newest records stand first, so a page looks as if those that changed last did. Unsorted, all is read."""
     table = Table("vendor", "items", (Column("id"), Column("name"), Column("updated_at", instant)))
     source = mirror(
         Listed(table, own("items"), Request("/items"), PageNumber("data"), changes=BothEnds(), leaves_out=NOTHING)
@@ -125,6 +130,9 @@ def test_a_change_in_the_middle_of_a_list_that_syncs_read_from_both_ends_is_drif
         {"id": f"i{99 - number}", "name": "", "updated_at": (made - timedelta(hours=number)).isoformat()}
         for number in range(100)
     ]
+
+    if shuffled:
+        Random(1).shuffle(items)
 
     def answers(path, params):
         if len(path) > 1:

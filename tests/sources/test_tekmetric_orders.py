@@ -202,7 +202,12 @@ class TestRecord:
 
     @pytest.mark.parametrize(
         "profit",
-        [None, {}, {"laborProfit": None, "totalProfit": None}, {"labor": [], "totalProfit": {"retail": None}}],
+        [
+            None,
+            {},
+            {"laborProfit": None, "totalProfit": None},
+            {"labor": [], "totalProfit": {"retail": None, "margin": "NaN"}},
+        ],
     )
     def test_without_authorized_jobs_earns_nothing_whatever_stands_for_it(self, profit):
         asked_for = {**ESTIMATE, "jobs": [{**job, "authorized": None} for job in (JOB, SECOND)]}

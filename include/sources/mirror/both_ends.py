@@ -31,8 +31,7 @@ def pages_from_both_ends(context: MirrorContext, entity: Entity, since: datetime
         moments += of_page
         keys += filter(None, map(entity.table.key_of, page.rows))
         if page.next is not None and max(of_page, default=since) < since:
-            newest_first = _falls(moments)
-            if not (newest_first or (page.total_pages and any(map(_falls, (keys, keys[::-1], moments[::-1]))))):
+            if not is_sorted(keys, moments, has_end=bool(page.total_pages)):
                 raise Unsorted
             break
     if page.next is None:
@@ -42,6 +41,14 @@ def pages_from_both_ends(context: MirrorContext, entity: Entity, since: datetime
         yield page
         if max(_change_times(entity, page), default=since) < since:
             break
+
+
+def is_sorted(keys: Sequence[tuple], moments: Sequence[datetime], *, has_end: bool = True) -> bool:
+    """Return whether rows are sorted so that a page without changes tells that none follow, up to the other end.
+
+    `has_end`: whether the list's other end can be asked for
+    """
+    return _falls(moments) or (has_end and any(map(_falls, (keys, keys[::-1], moments[::-1]))))
 
 
 def _falls(values: Sequence) -> bool:

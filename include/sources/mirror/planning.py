@@ -198,22 +198,32 @@ def doubt_lagging_source(extract: Extract, believed_after: datetime) -> None:
 
 
 def doubt_moved_rows(extract: Extract) -> None:
-    """Delete no nested row of a live record while others could not be read: it may have moved to one of them.
+    """Make a record unproven that has lost a nested row, if another one could not be read that may have got it.
 
-    A sync leaves it to later ones. In a scan its record is unproven. Rows whose key says whose they are can't move.
+    That is one that has changed since the copy's state of the record, which still had the row. A nested row whose key
+    says whose it is can't move.
     """
-    if not (extract.failed_partitions or any(each.failed for each in extract.lookups.skipped_records)):
+    unread = [each for each in extract.lookups.skipped_records if each.failed]
+    movable = [(part, stage) for part, stage in extract.parts if not set(part.by) <= set(stage.table.key)]
+    if not (unread and movable):
         return
+    table, partitions = extract.entity.table, extract.entity.partitions
     losers: set[tuple] = set()
-    for part, stage in extract.parts:
-        if set(part.by) <= set(stage.table.key):
-            continue
-        names = {"plan": stage.plan, "whole": extract.stage.sql, "by": identifiers(part.by, "p")}
-        names["of_list"] = extract.belongs_to_record(part, "p", "w")
-        if extract.stage.pull.purpose == "sync":
-            stage.conn.execute(sql.SQL(LEAVE_LOST).format(**names))
-        else:
-            losers |= set(stage.conn.execute(sql.SQL(LOSERS).format(**names)))
+    for part, stage in movable:
+        within = partitions and partitions.column in stage.table.key
+        names = {
+            "by": identifiers(part.by, "p"),
+            "plan": stage.plan,
+            "whole": extract.stage.sql,
+            "of_list": extract.belongs_to_record(part, "p", "w"),
+            "records": table.sql,
+            "of_copy": extract.belongs_to_record(part, "p", "r"),
+            "place": sql.SQL("r.{}::text").format(sql.Identifier(partitions.column)) if within else sql.SQL("u.place"),
+            "moment": sql.Identifier("r", table.moment) if table.moment else sql.SQL("NULL"),
+            "places": sql.Literal([each.partition for each in unread]),
+            "moments": sql.Literal([each.moment for each in unread]),
+        }
+        losers |= set(stage.conn.execute(sql.SQL(LOSERS).format(**names)))
     if losers:
         _doubt_records(extract, losers, PERHAPS_MOVED)
 
@@ -287,11 +297,10 @@ TWICE = "its list shows it twice, though it has not changed lately"
 PERHAPS_MOVED = "a nested row that it lacks may have moved to a record that could not be read"
 
 LOSERS = """
-SELECT DISTINCT {by} FROM {plan} p WHERE _operation = 'delete' AND EXISTS (SELECT FROM {whole} w WHERE {of_list})
-"""
-
-LEAVE_LOST = """
-DELETE FROM {plan} p WHERE _operation = 'delete' AND EXISTS (SELECT FROM {whole} w WHERE {of_list})
+SELECT DISTINCT {by} FROM {plan} p JOIN {records} r ON {of_copy}
+WHERE p._operation = 'delete' AND EXISTS (SELECT FROM {whole} w WHERE {of_list}) AND EXISTS (
+  SELECT FROM unnest({places}::text[], {moments}::timestamptz[]) u (place, moment)
+  WHERE {place} = u.place AND (u.moment IS NULL OR {moment} IS NULL OR {moment} <= u.moment))
 """
 
 LAGGING = "the source shows older versions than it has shown before, so it may lag behind"

@@ -89,6 +89,7 @@ def read_listed_again(context: MirrorContext, extract: Extract) -> None:
     if not isinstance(extract.entity, Discovered):
         suspects = suspects_of(context, extract, listed_only(extract), SECOND_READINGS)
         _look_at(context, extract, suspects, SECOND_READINGS)
+        doubt_moved_rows(extract)
 
 
 def _look_at_suspects(

@@ -11,6 +11,7 @@ from itertools import islice
 from psycopg import sql
 
 from include.sources.base import entity_of
+from include.sources.mirror.both_ends import is_sorted
 from include.sources.mirror.changes import BothEnds
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.entity import Child, Discovered
@@ -33,9 +34,9 @@ def doubt_young(context: MirrorContext, extract: Extract) -> None:
 
     The next sync may not bring a row if its own address shows no change as late as the list does; nor a child whose
     parent has not changed, since syncs read children with their parent; nor a row in the middle of a list that syncs
-    read from both ends. If a look-up has no answer, the row stays
-    young. Rows of lists in brief come from their own address already: only those that no list shows are not young. Rows
-    of a history may have been followed by newer ones.
+    read from both ends. If a look-up has no answer, the row stays young. Rows of lists in brief come from their own
+    address already: only those that no list shows are not young. Rows of a history may have been followed by newer
+    ones.
     """
     entity = extract.entity
     if entity.history or not entity.table.moment:
@@ -101,20 +102,26 @@ def _early(context: MirrorContext, extract: Extract, young: Young) -> Iterator[t
 
 
 def _between_the_ends(context: MirrorContext, extract: Extract) -> Sequence[tuple]:
-    """Return the keys of the young rows behind those pages where a sync stops that reads the list from both ends."""
+    """Return the keys of the young rows between the two pages at which a sync stops that reads the list from its ends.
+
+    Of a list that is not sorted it reads everything.
+    """
     entity = extract.entity
     watermark = sync_log.oldest_watermark(context.conn, context.source.name, entity.name)
     if not isinstance(entity.changes, BothEnds) or watermark is None:
         return []
-    query = sql.SQL(BETWEEN_THE_ENDS).format(
-        key=identifiers(entity.table.key, "p"),
-        moment=sql.Identifier(entity.table.moment),
-        since=sql.Literal(watermark - context.source.lookback),
-        stage=extract.stage.sql,
-        plan=extract.stage.plan,
-        same=same_key(entity.table.key, "p", "s"),
-    )
-    return extract.stage.conn.execute(query).fetchall()
+    conn, key = extract.stage.conn, entity.table.key
+    names = {
+        "key": identifiers(key, "s"),
+        "moment": sql.Identifier(entity.table.moment),
+        "since": sql.Literal(watermark - context.source.lookback),
+        "stage": extract.stage.sql,
+        "plan": extract.stage.plan,
+        "same": same_key(key, "p", "s"),
+    }
+    first = conn.execute(sql.SQL(UP_TO_THE_FIRST_STOP).format(**names)).fetchall()
+    keys, moments = [row[:-1] for row in first], [row[-1] for row in first if row[-1]]
+    return conn.execute(sql.SQL(BETWEEN_THE_ENDS).format(**names)).fetchall() if is_sorted(keys, moments) else []
 
 
 def _unchanged_parents(context: MirrorContext, entity: Child, young: Young) -> Iterator[tuple]:
@@ -133,6 +140,11 @@ def _unchanged_parents(context: MirrorContext, entity: Child, young: Young) -> I
 def _moment(table: Table, row: Row) -> datetime | None:
     return table.named(row, [table.moment])[0]
 
+
+UP_TO_THE_FIRST_STOP = """
+WITH stops AS (SELECT _page FROM {stage} GROUP BY _page HAVING max({moment}) < {since})
+SELECT {key}, {moment} FROM {stage} s WHERE _page <= (SELECT min(_page) FROM stops) ORDER BY _page, _place
+"""
 
 BETWEEN_THE_ENDS = """
 WITH stops AS (SELECT _page FROM {stage} GROUP BY _page HAVING max({moment}) < {since}),

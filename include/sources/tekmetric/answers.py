@@ -73,8 +73,8 @@ def estimate(id_: int) -> Check:
 def profit(data: Any) -> None:
     """Check a profit: raise RefuseData if a figure is missing, in total or for labor. 0 is a figure.
 
-    None at all may be right, see `profit_of`. The answer does not say which order it belongs to; `agree` compares it
-    with the order's other answers.
+    No figures at all may be right, see `profit_of`. The answer does not say which order it belongs to; `agree` compares
+    it with the order's other answers.
     """
     if _is_empty(data):
         return
@@ -97,7 +97,7 @@ def profit_of(estimate: Record, profit: Record | None) -> Record:
     if profit is not None and not _is_empty(profit):
         return profit
     if _authorized(estimate):
-        raise RefuseData("jobs are authorized, but their profit was not found. Run the task again later")
+        raise RefuseData("jobs are authorized, but their profit was not found or is empty. Run the task again later")
     return NO_PROFIT
 
 
@@ -208,7 +208,8 @@ def _is_empty(profit: Any) -> bool:
 
 
 def _has_figures(part: Any) -> bool:
-    return any(value is not None for value in part.values()) if isinstance(part, dict) else bool(part)
+    """Return whether there is a figure. "NaN" is none: the vendor's share of nothing."""
+    return any(value not in (None, "NaN") for value in part.values()) if isinstance(part, dict) else bool(part)
 
 
 def _object(data: Any) -> Record:
