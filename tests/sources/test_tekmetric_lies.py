@@ -1048,3 +1048,19 @@ def test_order_that_could_not_be_read_with_one_list_is_taken_from_the_next(loade
         loaded.control.fault(Fault("status", path=head(changed), status=503, nth=nth))
     loaded.sync()
     assert order(conn, changed)["amount_paid"] == 4711
+
+
+def test_job_that_moves_to_an_order_that_no_list_shows_is_there(loaded, conn):
+    """Orders that are saved for later are looked up at their own address alone."""
+    left, joined = two_jobs(loaded), two_jobs(loaded)
+    loaded.sync()
+    settle(loaded)
+    stays, moves = loaded.control.order(left)["jobs"]
+    both = {left: [stays], joined: [*loaded.control.order(joined)["jobs"], moves]}
+    loaded.control.mutate(
+        Mutation("update", "orders", joined, {"status": 4, "jobs": both[joined]}, silent=True),
+        Mutation("update", "orders", left, {"jobs": both[left]}, silent=True),
+    )
+    loaded.mend(loaded.scan())
+    jobs = {id_: {row["tm_id"] for row in of_order(conn, "jobs", id_)} for id_ in both}
+    assert jobs == {id_: {job["id"] for job in jobs} for id_, jobs in both.items()}
