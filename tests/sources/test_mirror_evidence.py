@@ -230,7 +230,7 @@ class TestChildrenOfASync:
         (line,) = filled.control.mutate(Mutation("insert", "line_items", row={"invoice_id": invoice}))
 
         def lie(request, data):
-            again = [row for row in data["line_items"] if row["id"] == line]
+            again = [dict(row) for row in data["line_items"] if row["id"] == line]
             return {**data, "line_items": data["line_items"] + again}
 
         with twisted(filled.context, always(lie, "/line_items", invoice_id=invoice)) as context:
