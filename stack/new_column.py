@@ -30,6 +30,7 @@ from stack.new_source import (
 )
 
 READERS = {read.__name__: read for read in TYPES}
+READERS_MODULE = text.__module__
 # The mirror's own columns, and those that every table of Postgres has.
 RESERVED = {EXTRA, "row_hash", "deleted_at", "sync_id", "ctid", "tableoid", "xmin", "xmax", "cmin", "cmax"}
 # The longest line that the lint allows.
@@ -67,7 +68,7 @@ def write_column(source: str, table_name: str, field: str, name: str = "", reade
         "column",
         name=column.name,
         table=table.full_name,
-        reader_import="" if column.read is text else f"from include.warehouse.readers import {reader}\n",
+        reader_import="" if column.read is text else f"from {READERS_MODULE} import {reader}\n",
         revision=revision,
         before=f"{int(revision) - 1:04}",
         column=_code(column),
@@ -227,6 +228,7 @@ def _edit(table: Table, column: Column, places: Sequence[_Place]) -> tuple[Path,
     after = _with_line(before, places[0].columns[-1], _code(column))
     if after is None:
         return None
+    after = _with_import(after, column.read.__name__)
     wanted = {table.full_name: sorted([*_shown(table), _described(column)])}
     try:
         return (path, after) if _declared(path, after) == _declared(path, before) | wanted else None
@@ -248,6 +250,17 @@ def _with_line(code: str, last: ast.expr, column: str) -> str | None:
     if max(len(each) for each in new.decode().splitlines()) > WIDTH:
         return None
     return b"".join([*lines[: last.end_lineno - 1], new, *lines[last.end_lineno :]]).decode()
+
+
+def _with_import(code: str, reader: str) -> str:
+    """Return the code with the reader among those that it imports; unchanged if it imports none or that one already."""
+    for each in ast.parse(code).body:
+        if isinstance(each, ast.ImportFrom) and each.module == READERS_MODULE and each.lineno == each.end_lineno:
+            lines = code.splitlines(keepends=True)
+            imported = ", ".join(sorted({*map(ast.unparse, each.names), reader}))
+            lines[each.lineno - 1] = f"from {READERS_MODULE} import {imported}\n"
+            return "".join(lines)
+    return code
 
 
 def _declared(path: Path, code: str) -> dict[str, list[tuple]]:
