@@ -13,8 +13,8 @@ What can't be seen through either, since nothing contradicts it:
 
 - A list that shows a row just as the copy has it. Lies about the past (`PAST`) may leave what was true before; so may a
   stranger's answer, whose account began as this one did; and a record that is torn or mistyped alike for sync and scan.
-- A list that doesn't show a row which the copy lacks too, and promises no more rows than it shows; or that shows a
-  record without a row inside it which the copy lacks too.
+- A list that doesn't show a row which the copy lacks too, or has as deleted, and promises no more rows than the scan
+  was shown; or that shows a record without a row inside it which the copy lacks too.
 - A record that a sync read once, with false content and a newer version (`NEWER`), or with false rows inside a record
   that has changed: the next night sees it.
 - A record that one address alone shows, if that says the same false thing to both looks.
@@ -416,7 +416,12 @@ class _Telling:
             return False
         within = {str(part) for part in key[:-1]}
         lists = [place for place in self._promised if within <= set(place[1].split("/"))] or self._promised
-        return not any(self._promised[place] > len(self._shown[place]) for place in lists)
+        return not any(self._promised[place] > self._shown_of(place[1]) for place in lists)
+
+    def _shown_of(self, path: str) -> int:
+        """How many records of a list the scan was shown, by the list or at their addresses below it."""
+        below = [shown for (_, each), shown in self._shown.items() if each == path or each.startswith(f"{path}/")]
+        return len(set().union(*below))
 
     def hid_inside(self, name: str | None) -> bool:
         """Whether no answer of the scan has shown that record as it is, so that a row inside it may be hidden."""
