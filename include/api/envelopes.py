@@ -17,6 +17,10 @@ NO_ERROR = re.compile(r"|0+(\.0)?|2\d\d|false|ok|success|none|null")
 FAILED = {
     **dict.fromkeys(("success", "ok"), re.compile("false|0")),
     "status": re.compile(r"error|fail|failed|failure|[45]\d\d(\.0)?"),
+    # What an answer says that it is, such as "list".
+    **dict.fromkeys(
+        ("object", "type", "kind", "result"), re.compile(r"(error|fault|exception|failure)(\.\w+)?|failed")
+    ),
     # HTTP's status, which some vendors send in an answer with another one.
     **dict.fromkeys(("code", "statusCode", "httpStatus", "httpCode"), re.compile(r"[45]\d\d(\.0)?")),
 }

@@ -330,6 +330,9 @@ def test_rows_beside_an_error_are_refused(paginator, key, count):
         {"ok": False},
         {"status": "error"},
         {"status": "FAILED"},
+        {"object": "error", "code": "maintenance"},
+        {"type": "error.list"},
+        {"Result": "Failure"},
         {"success": "false"},
         {"code": 503, "msg": "busy"},
         {"status": 429, "title": "Too Many Requests", "detail": "busy"},
@@ -353,6 +356,19 @@ def test_a_list_that_says_that_it_failed_is_refused(paginator, verdict):
         {"status": {"code": 200, "message": "done"}},
     ):
         assert paginator.read(Answer({"line_items": rows(1), **fine}), paginator.start)
+
+
+def test_a_single_answer_has_its_rows_at_a_path():
+    assert Single("data.tags").read(Answer({"data": {"tags": rows(2)}}), None).rows == rows(2)
+    assert Single("data").read(Answer({"data": rows(2), "has_more": False, "next": None}), None).rows == rows(2)
+    with pytest.raises(RefuseData, match="has no list 'data'"):
+        Single("data").read(Answer({"tags": rows(2)}), None)
+
+
+@pytest.mark.parametrize("more", [{"has_more": True}, {"next": "/tags?page=2"}, {"nextPageToken": "b"}])
+def test_a_single_answer_that_says_that_more_follows_is_refused(more):
+    with pytest.raises(RefuseData, match=f"its '{next(iter(more))}' says that more follows"):
+        Single("data").read(Answer({"data": rows(2), **more}), None)
 
 
 def test_a_row_may_have_a_field_that_is_named_like_an_error():

@@ -19,12 +19,15 @@ from starlette.routing import Route
 from include.api.client import ApiClient
 from include.api.paginators import NextLink
 from include.api.request import Request
+from include.confidence import judgements
+from include.confidence.policy.judge import judge
 from include.confidence.summary import ForensicSummary, Plan
 from include.simulators import serving
+from include.sources import verbs
 from include.sources.base import NOTHING, SyncFailed
 from include.sources.mirror.changes import Since
 from include.sources.mirror.context import MirrorContext
-from include.sources.mirror.entity import Child, Listed
+from include.sources.mirror.entity import Child, Entity, Listed
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.lookup import names
 from include.sources.mirror.lookup_request import Lookup
@@ -158,10 +161,10 @@ def states(conn: psycopg.Connection) -> list[tuple[str, bool]]:
     return conn.execute(query).fetchall()
 
 
-def scan(context: MirrorContext) -> ForensicSummary:
+def scan(context: MirrorContext, entity: Entity = PAID) -> ForensicSummary:
     writer = fence.stop(context.conn, "erp", context.run, timeout=5)
     scope = Scope.of({"progress_every": 250})
-    return scan_entity(context, PAID, writer.epoch, scope)
+    return scan_entity(context, entity, writer.epoch, scope)
 
 
 def test_later_syncs_ask_for_changed_parents_alone(context, vendor, conn):
@@ -184,6 +187,16 @@ def test_scans_ask_for_each_parent(context, vendor, conn):
     del vendor.payments["o1"]["o1-b"]
     vendor.payments["o2"] |= {"o2-c": LONG_AGO, "o2-young": datetime.now(UTC).isoformat()}
     assert scan(context).plan == Plan(insert=1, update=0, delete=1)
+
+
+def test_lists_that_are_all_empty_prove_nothing(context, vendor, conn):
+    for number in range(5):
+        vendor.pay(f"o{number}", f"o{number}-a")
+    sync_entities(context)
+    for payments in vendor.payments.values():
+        payments.clear()
+    summary = scan(context)
+    assert (summary.plan, summary.metrics["unproven"]) == (Plan(insert=0, update=0, delete=0), 5)
 
 
 def test_source_without_a_parent_has_no_children(context, vendor, conn):
@@ -260,6 +273,16 @@ class TestListThatIsNotAtItsAddress:
             conn.execute("UPDATE erp.orders SET deleted_at = now() WHERE id = 'o2'")
         summary = scan(context)
         assert (summary.plan, summary.metrics["unproven"]) == (Plan(insert=0, update=0, delete=1), 0)
+
+    def test_is_repaired_and_verified(self, context, vendor, conn):
+        sync_entities(context)
+        del vendor.orders["o2"]
+        summaries = [scan(context, entity) for entity in SOURCE.entities]
+        for summary in summaries:
+            judgements.save_judgement(conn, summary, judge(summary, [], []))
+        sync_id, _ = verbs.run_repair(context, summaries, {})
+        assert not any(check.worse for check in verbs.run_verify(context, summaries, sync_id))
+        assert live(conn) == {"o1-a"}
 
     def test_stops_no_first_sync_if_its_order_has_gone(self, context, vendor, conn):
         sync_entities(context, only="orders")

@@ -87,7 +87,7 @@ def headers(paginator: Paginator, page: Asked, request: Said) -> Mapping[str, st
 
 def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
     """Return the page as JSON has it."""
-    if isinstance(paginator, Single) or paginator.rows is None:
+    if paginator.rows is None:
         return list(page.rows)
     to_list, _, to_record = paginator.rows.partition("[*].")
     rows = [_put({}, to_record, row) for row in page.rows] if to_record else list(page.rows)
@@ -105,6 +105,8 @@ def answer(paginator: Paginator, page: Asked, request: Said) -> Any:
 def _beside(paginator: Paginator, page: Asked, request: Said) -> dict[str, Any]:
     """Return what stands at the top of the answer, beside its rows and the token of a cursor."""
     goes_on = page.following is not None
+    if isinstance(paginator, Single):
+        return {}
     if isinstance(paginator, LastId):
         return {paginator.more: goes_on}
     if isinstance(paginator, SpringPage):

@@ -38,6 +38,7 @@ def read(listing: Any, lookup: Any = LOOKUP, *, witness: Any = None, events: Any
         (NextLink("value", key="next"), {"value": [TOOL], "next": "https://api.shop.example/v1/tools?skip=1"}),
         (PageNumber("items"), {"items": [TOOL]}),
         (Single(), [TOOL]),
+        (Single("data.items"), {"data": {"items": [TOOL]}}),
     ],
 )
 def test_records_are_read_as_the_declaration_says(paginator, listing):

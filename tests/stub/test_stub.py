@@ -178,6 +178,8 @@ class TestLists:
     def test_a_single_answer_is_the_whole_list(self):
         with served(tools(paginator=Single(), changes=FullList())) as shop:
             assert len(shop.data("/tools")) == 10
+        with served(tools(paginator=Single("items"), changes=FullList())) as shop:
+            assert len(shop.data("/tools")["items"]) == 10
 
     def test_a_list_that_is_read_from_both_ends_begins_with_what_changed_last(self):
         with served(tools(changes=BothEnds())) as shop:

@@ -20,6 +20,7 @@ NOTHING_FOUND = "it is not found by itself, but neither is a row that list and c
 NO_LIST_SHOWN = (
     "its parent's list does not show it, but no other parent's list that was asked for shows anything either"
 )
+NO_ROW_SHOWN = "no list shows it, but none shows anything else that the copy has either"
 NOTHING_SHOWN = (
     "it is not found, but nor is anything else that the copy has from there, as if the token were another account's"
 )
@@ -42,14 +43,14 @@ def address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, plac
 
     The address must find a row that both list and copy have. If there is none, or if it is a parent's address, the
     source may show a row of another entity that the copy has instead: else the token may be another account's, or may
-    not see this partition any more. If the copy has none either, the address is believed. A parent's list that has
-    shown no rows at all is never believed.
+    not see this partition any more. If the copy has none either, the address is believed. An address that is a list is
+    never believed if it has shown none of these rows: it may be out of order, or empty for lack of rights.
     """
     known = _known_rows(extract, lookup, place)
     if _shows_one(context, extract.entity.table, lookup, known):
         return ""
-    if lookup.own and lookup.paginator:
-        return NO_LIST_SHOWN
+    if lookup.paginator:
+        return NO_LIST_SHOWN if isinstance(extract.entity, Child) else NO_ROW_SHOWN
     if known and lookup.by == extract.entity.table.key:
         return NOTHING_FOUND
     return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN

@@ -20,7 +20,7 @@ from include.sources.mirror.entity import Discovered, Entity
 from include.sources.mirror.extract import Extract
 from include.sources.mirror.implicit_deletes import newly_deleted_implicitly
 from include.sources.mirror.implied_rows import lacking_rows
-from include.sources.mirror.lookup import look_up
+from include.sources.mirror.lookup import look_up_or_parent
 from include.sources.mirror.partitions import known_partitions, state_partitions
 from include.sources.mirror.planning import plan_nested_rows
 from include.sources.mirror.watermarks import source_time
@@ -243,7 +243,7 @@ def _count_unlike_source(context: MirrorContext, entity: Entity, sync_id: int) -
     sample = _sample(context, entity, sync_id)
     extract = Extract.open(context, entity, "verify", f"sync_id {sync_id}, {context.run}")
     seen, unknown, why = set(), set(), ""
-    for value, look in look_up(context, table, entity.lookup, {by for by, _ in sample.values()}):
+    for value, look in look_up_or_parent(context, entity, entity.lookup, {by for by, _ in sample.values()}):
         if look.unknown:
             why = look.unknown
             log.warning("could not look at repaired rows of %s again: %s", entity.name, why)
