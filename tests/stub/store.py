@@ -1,5 +1,6 @@
 """The rows that a stub serves, made from a few examples of the author, and changed as a vendor's users would."""
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Store:
             _require_shared(entity, unique)
         for entity in source.entities:
             self._grow(entity, CHILDREN if isinstance(entity, Child) else ROWS)
+        # No number is given again, though rows are deleted.
+        self._numbers = {name: itertools.count(len(rows) + 1) for name, rows in self.rows.items()}
         for entity in source.entities:
             self._refer(entity)
             _require_keys(source, entity, self.rows[entity.name])
@@ -79,7 +82,7 @@ class Store:
 
     def insert(self, entity: Entity, *, silent: bool = False) -> Record:
         """Add a row like the first, with a key of its own; `silent`: it doesn't say that it is new."""
-        row = _clone(entity, self.rows[entity.name][0], len(self.rows[entity.name]) + 1)
+        row = _clone(entity, self.rows[entity.name][0], next(self._numbers[entity.name]))
         self.rows[entity.name].append(row if silent else self._touched(entity, row))
         if not silent:
             self._tell(entity, "created", self.rows[entity.name][-1])
@@ -126,9 +129,11 @@ class Store:
                 f"{where} has a Feed, and nothing makes its events: give stubbed(..., events={{{entity.name!r}:"
                 " lambda kind, record, moment: ...}), which returns the event of a change as the API sends it"
             )
-        for kind in ("created", "updated", "deleted"):
+        read, deleted = entity.changes.record, entity.changes.deleted
+        # What `deleted` finds is looked up only if the copy has it, so it would leave out each new record.
+        for kind, readers in {"created": [read], "updated": [read], "deleted": [read, deleted]}.items():
             event = self._telling[entity.name](kind, record, datetime.now(UTC))
-            if event and (why := _unread(entity, event, record, entity.changes.record, entity.changes.deleted)):
+            if event and (why := _unread(entity, event, record, *readers)):
                 raise WrongExamples(f"the Feed of {where} {why} an event of kind {kind!r}: change `events` or the Feed")
 
     def _require_deletes(self, entity: Entity) -> None:

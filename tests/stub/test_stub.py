@@ -283,6 +283,13 @@ class TestFeeds:
             told = Asker(store, url).data(f"/events?created[gte]={start}")["data"]
         assert [event["object"]["note"] for event in told] == ["first", "second"]
 
+    def test_of_a_new_record_name_one_that_was_never_there(self):
+        entity = tools(changes=feed("tools"))
+        store = Store(mirror(entity), EXAMPLES, telling={"tools": telling("tools")})
+        first = store.insert(entity)
+        store.delete(entity, len(store.rows["tools"]) - 1)
+        assert store.insert(entity)["id"] != first["id"]
+
     def test_tell_each_change_since_a_time_newest_first(self):
         entities = tools(changes=feed("tools")), people(changes=feed("people"))
         examples = {**EXAMPLES, "people": [{"id": "p1", "name": "Ann"}]}
@@ -301,6 +308,11 @@ class TestFeeds:
             assert shop.data(f"/events?created[gte]={start + 120}")["data"] == []
         assert [event["type"] for event in told] == ["tools.deleted", "people.updated", "tools.updated"]
         assert ids([event["object"] for event in told]) == ["t1-1", "p1-2", tool["id"]]
+
+    def test_of_new_records_that_only_name_them_are_refused(self):
+        changes = replace(feed("tools"), record=lambda event: None, deleted=lambda event: event["object"])
+        with pytest.raises(WrongExamples, match="finds no record in an event of kind 'created'"):
+            Store(mirror(tools(changes=changes)), EXAMPLES, telling={"tools": telling("tools")})
 
     @pytest.mark.parametrize(
         ("telling", "why"),
