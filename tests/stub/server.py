@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 from include.simulators.control import decoded, encoder
 from include.sources.base import entity_of
 from include.sources.mirror.changes import BothEnds, Feed
-from include.sources.mirror.entity import Entity
+from include.sources.mirror.entity import Child, Entity
+from include.sources.mirror.lookup_mistakes import names_in_path
 from include.sources.mirror.source import Mirror
 from tests.stub import moments, paging
 from tests.stub.declared import (
@@ -200,11 +201,20 @@ class Stub:
         entity, lookup = route.entity, route.lookup
         rows = [row for row in self.store.rows[entity.name] if values_of(entity, row, lookup.by) in values]
         if lookup.paginator:
+            if not rows and self._has_gone_with_its_parent(route, values[0]):
+                return None
             return paging.answer(lookup.paginator, paging.Asked(0, rows, None, 1, len(rows)), request)
         parent = parent_of(self.store.source, route, values[0], self.store.rows)
         if lookup.own and not rows and not parent:
             return None
         return route.shape.answer(rows, parent or {})
+
+    def _has_gone_with_its_parent(self, route: LookupRoute, values: tuple[str, ...]) -> bool:
+        """Whether the path of a list names a parent that is not there any more."""
+        if not isinstance(route.entity, Child) or not names_in_path(route.lookup.request(*values), values):
+            return False
+        parent = entity_of(self.store.source, route.entity.parent)
+        return all(values_of(parent, row, parent.table.key) != values for row in self.store.rows[parent.name])
 
 
 def _require_known(source: Mirror, word: str, name: str) -> None:
