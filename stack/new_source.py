@@ -8,9 +8,13 @@ import keyword
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from string import Template
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from include.sources import KINDS, REGISTRY, load_source
 from include.sources.mirror.source import Mirror
@@ -31,7 +35,16 @@ TYPES = {
     unix_time: "timestamptz",
     text: "text",
 }
-# In place of the type of a column that is read by a function of the source's own.
+# The types of columns that are read by functions of the source's own, by what these say that they return.
+RETURNED = {
+    bool: "boolean",
+    date: "date",
+    datetime: "timestamptz",
+    Decimal: "numeric",
+    int: "bigint",
+    str: "text",
+}
+# In place of the type of a column whose function doesn't say what it returns.
 UNKNOWN = "TYPE?"
 # Schemas of the warehouse, and connections, that are not a source's.
 TAKEN = {"airflow_api", "confidence", "images_db", "notifications", "public", "staging", "warehouse", *KINDS}
@@ -88,6 +101,7 @@ def write_source(name: str) -> list[str]:
         (short(migration), f"not by hand: make tables NAME={name} writes it again from the declared tables"),
         ("docs/dags.md", "not by hand: make docs writes it again from the DAGs (make new-source does so now)"),
         ("README.md", "not by hand: the same for its table of sources"),
+        ("docs/fields.md, docs/lists.md", "not by hand: the same for what the source reads"),
     ]
     width = max(len(path) for path, _ in written)
     return [
@@ -108,7 +122,10 @@ def write_tables(name: str) -> list[str]:
     told = [f"written: {short(migrations[0])}"]
     if open_columns:
         columns = ", ".join(open_columns)
-        told.append(f"next: write the types of {columns} in place of {UNKNOWN!r}: functions of the source read them")
+        told.append(
+            f"next: say what the functions that read {columns} return, as in `-> int | None`, and run this again. Or"
+            f" write the types in place of {UNKNOWN!r}, each time"
+        )
     return told
 
 
@@ -201,7 +218,17 @@ def _lines(entries: Iterable[str]) -> str:
 
 
 def _type(column: Column) -> str:
-    return TYPES.get(column.read, UNKNOWN)
+    return TYPES.get(column.read) or _returned(column.read)
+
+
+def _returned(read: Callable[..., Any]) -> str:
+    """Return the type of what a function says that it returns, None aside; UNKNOWN if it doesn't say."""
+    try:
+        hint = get_type_hints(read).get("return")
+    except (TypeError, NameError):
+        return UNKNOWN
+    kinds = set(get_args(hint) or [hint]) - {NoneType}
+    return RETURNED.get(kinds.pop(), UNKNOWN) if len(kinds) == 1 else UNKNOWN
 
 
 def _indexes(source: Mirror) -> str:

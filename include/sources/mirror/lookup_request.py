@@ -55,7 +55,9 @@ class Lookup:
       address of the record, or of its parent, by the same `by`. If the list of a parent answers 404, the own address of
       the parent decides whether it has gone with the parent.
     - `complete`: the list shows by its totals or cursor where it ends. Absence is proven if neither this list nor the
-      entity's whole list shows the row. Only a scan reads both, so a sync deletes no children by such a list.
+      entity's whole list shows the row, and they show others that the copy has. A child whose parents alone list it has
+      no other list: there this one has to lack the row twice. Only a scan reads both, so a sync deletes no children by
+      such a list.
 
     Raises ValueError where the declaration contradicts itself.
     """
