@@ -101,7 +101,7 @@ def write_source(name: str) -> list[str]:
         (short(migration), f"not by hand: make tables NAME={name} writes it again from the declared tables"),
         ("docs/dags.md", "not by hand: make docs writes it again from the DAGs (make new-source does so now)"),
         ("README.md", "not by hand: the same for its table of sources"),
-        ("docs/fields.md, docs/lists.md", "not by hand: the same for what the source reads"),
+        *((path, "not by hand: the same for what it reads") for path in ("docs/fields.md", "docs/lists.md")),
     ]
     width = max(len(path) for path, _ in written)
     return [

@@ -35,14 +35,14 @@ class Recorded:
     """What the API answers about an entity: JSON, or `Answer(<JSON>, headers={"Link": ...})` if a header matters.
 
     - `listing`: the first page of its list, of several
-    - `lookup`: the answer to the look-up of the list's first record
+    - `lookup`: the answer to the look-up of the list's first record, unless that is the whole list again
     - `witness`: the same of the look-up's witness, if it has one
     - `feed`: the first page of its `Feed`, of several, if it has one
     - `deletes`: the same of its `Deletes`
     """
 
     listing: Any
-    lookup: Any
+    lookup: Any = None
     witness: Any = None
     feed: Any = None
     deletes: Any = None
@@ -61,7 +61,9 @@ def _read(source: Mirror, entity: Entity, recorded: Recorded | None) -> list[Rec
         )
     name = entity.table.full_name
     records = _first_page(f"the list of {name}", entity.paginator, recorded.listing).rows
-    shown = [records[0], _looked_up(f"the look-up of {name}", entity, entity.lookup, records, recorded.lookup)]
+    shown = [records[0]]
+    if not entity.lookup.whole:
+        shown.append(_looked_up(f"the look-up of {name}", entity, entity.lookup, records, recorded.lookup))
     if witness := entity.lookup.witness:
         shown.append(_looked_up(f"the witness of {name}", entity, witness, records, recorded.witness))
     if isinstance(feed := entity.changes, Feed):

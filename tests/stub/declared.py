@@ -118,7 +118,8 @@ def routes(source: Mirror, rows: Mapping[str, Sequence[Record]]) -> list[Route]:
     for entity in source.entities:
         found += _lists(source, entity)
         found += _feeds(source, entity)
-        found += [_looked(source, entity, each, rows) for each in (entity.lookup, entity.lookup.witness) if each]
+        lookups = [each for each in (entity.lookup, entity.lookup.witness) if each and not each.whole]
+        found += [_looked(source, entity, each, rows) for each in lookups]
     return sorted(found, key=lambda route: -route.rank)
 
 

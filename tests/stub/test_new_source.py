@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from include.api.paginators import tokens
 from include.sources import get_source
 from include.sources.mirror import derive, entity, listing, lookup_mistakes, lookup_request, source
 from include.warehouse import table
+from include.warehouse.table import Column
 from stack import new_source
 from stack.new_source import NotMade, WrongDeclaration, declaration, write_source, write_tables
 from stack.postgres import Server
@@ -124,10 +127,27 @@ def test_tables_are_those_that_the_tutorial_declares(copy):
 
 def test_the_tutorial_says_what_comes_from_where():
     rows = re.findall(r"^\| `(include(?:\.\w+)+)` \| (.*) \|$", PAGE, re.MULTILINE)
-    assert len(rows) == 14
+    assert len(rows) == 15
     for module, known in rows:
         for name in re.findall(r"`(\w+)`", known):
             assert hasattr(import_module(module), name), (module, name)
+
+
+def _millis(value: Any) -> datetime | None: ...
+
+
+def _size(value: Any) -> int: ...
+
+
+def _either(value: Any) -> int | str: ...
+
+
+@pytest.mark.parametrize(
+    ("read", "kind"),
+    [(_millis, "timestamptz"), (_size, "bigint"), (_either, "TYPE?"), (lambda value: value, "TYPE?"), (str, "TYPE?")],
+)
+def test_the_type_of_a_column_is_what_its_function_says_that_it_returns(read, kind):
+    assert new_source._type(Column("size", read)) == kind
 
 
 def test_a_single_index_is_written_as_the_lint_wants_it():
@@ -265,6 +285,8 @@ def test_tells_each_file_that_it_has_written(copy):
         ),
         "docs/dags.md",
         "README.md",
+        "docs/fields.md",
+        "docs/lists.md",
     ]
 
 

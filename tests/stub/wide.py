@@ -53,6 +53,7 @@ BERTHS = Table(
     version="changed",
     required=("changed",),
 )
+FLAGS = Table("wharf", "flags", (Column("name"), Column("colour")), key=("name",), version=None)
 LOG = Table("wharf", "log", (ID, Column("what"), UPDATED), version="updated")
 
 
@@ -172,6 +173,15 @@ SOURCE = Mirror(
                 paginator=LastId("data"),
                 deleted=lambda event: event["object"],
             ),
+            leaves_out=NOTHING,
+        ),
+        # No flag has an address of its own.
+        Listed(
+            FLAGS,
+            Lookup.by_whole_list(Request("/flags"), Single("data"), by=("name",)),
+            Request("/flags"),
+            Single("data"),
+            changes=FullList(),
             leaves_out=NOTHING,
         ),
         Listed(

@@ -42,6 +42,7 @@ ANSWERS = {
         feed={"page": {"list": [{"berth": BERTH}], "after": "b"}, "end_of_stream": False},
         deletes={"data": [{"id": "e", "object": {"id": "b", "deleted": True}}], "has_more": True},
     ),
+    "flags": Recorded(listing={"object": "list", "data": [{"name": "late", "colour": "red"}]}),
     "log": Recorded(listing={"log": [ENTRY], "meta": {"total": 2}}, lookup={"item": ENTRY}),
 }
 

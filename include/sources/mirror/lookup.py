@@ -105,7 +105,7 @@ def look_up(
     while waiting:
         for looks in _look_up_batches(context, table, lookup, waiting.pop()):
             unknown = [value for value, look in looks if look.unknown]
-            if not (len(looks) > 1 and splits and unknown):
+            if lookup.whole or not (len(looks) > 1 and splits and unknown):
                 yield from looks
                 continue
             splits -= 1
@@ -223,6 +223,8 @@ def _require_requested(table: Table, lookup: Lookup, batch: Sequence[tuple], row
     A row must have at least one of these values. Children that come inside their parent's record needn't name the
     parent, so they may have none. In a batch of several some rows may be wrong, but not all.
     """
+    if lookup.whole:
+        return
     if lookup.batch > 1:
         if rows and not any(table.named(row, lookup.by) in batch for row in rows):
             raise _wrong_row(lookup)
@@ -301,7 +303,8 @@ def _rows_by_value(
     has_wrong_rows = False
     for row in rows:
         row_values = table.named(row, lookup.by)
-        has_wrong_rows |= row_values not in found
+        # In a whole list only a row without a key may be one that was asked for.
+        has_wrong_rows |= None in row_values if lookup.whole else row_values not in found
         found.get(row_values, []).append(row)
     return found, has_wrong_rows
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from include.api.paginators import Paginator
 from include.api.request import Request
 from include.sources.mirror.context import MirrorContext
 from include.warehouse.table import Table
+
+# The number of rows that one reading of a whole list is to find at most.
+AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Lookup:
     - `finish`: complete a row with values that only the run knows
     - `inside`: the record that holds the rows. If an answer shows it in an older version than the copy has, the answer
       is outdated and proves nothing: a replica may lag behind at all its addresses alike.
+    - `whole`: made by `by_whole_list`, which see
     - `other_name`: another column by which the address takes records. If an answer shows another record by it, the
       requested one is absent, provided that the address prefers keys: a row of the copy has to show that.
 
@@ -74,6 +78,24 @@ class Lookup:
     finish: Callable[[MirrorContext, Mapping[str, Any]], Mapping[str, Any]] = lambda context, row: row
     inside: Inside | None = None
     other_name: OtherName | None = None
+    whole: bool = False
+
+    @classmethod
+    def by_whole_list(cls, listing: Request, paginator: Paginator, by: tuple[str, ...] = ("id",)) -> Self:
+        """Return the look-up of records that the API can't be asked for one by one: their whole list is read again.
+
+        Absence is proven if both readings lack the row, and show others that the copy has.
+        """
+        return cls(
+            lambda values: listing,
+            lambda data: (),
+            by,
+            own=False,
+            batch=AT_ONCE,
+            complete=True,
+            paginator=paginator,
+            whole=True,
+        )
 
     def __post_init__(self) -> None:
         if not (self.own or self.witness or self.complete):
