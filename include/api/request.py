@@ -45,7 +45,7 @@ def _names(value: Any) -> set[str]:
 class Answer:
     """The decoded JSON of a 2xx answer (None for 204), its numbers int or Decimal.
 
-    `date` is the server's clock in UTC, None if the answer names no time. `headers` ignore case.
+    `date` is the server's clock in UTC, None if the answer names no time. `headers` ignore case. `status` is HTTP's.
     """
 
     data: Any

@@ -121,7 +121,7 @@ class Ranges:
             pull = self._stage.pull
             raise RangeLost(
                 f"range {claimed.number} of the pull of {pull.source}.{pull.entity} was taken over by another task, or"
-                " the warehouse restarted: nothing is lost, clear this task if no other one reads"
+                " the warehouse restarted. Nothing is lost. Clear this task if no other one reads"
             )
         return moved[0]
 

@@ -14,6 +14,7 @@ from plugins.pages.warehouse import WarehouseUnavailable, opened
 
 # A writer that is not held is stopped for less than so many hours.
 STOPPED_HOURS = "4"
+STOPPED_STEP = "Answer the task decide of that run; if it asks nothing, read its failed task"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _stopped(status: Status) -> Iterator[Reason]:
     writer = status.writer
     limit = timedelta(hours=float(os.environ.get("WRITER_STOPPED_LIMIT_HOURS") or STOPPED_HOURS))
     if writer.stopped and datetime.now(UTC) - writer.since > limit:
-        yield Reason("writer_stopped", writer.source, f"{writer}. Answer decide of that run, or read its failed task")
+        yield Reason("writer_stopped", writer.source, f"{writer}. {STOPPED_STEP}")
 
 
 def _found_wrong(status: Status) -> Iterator[Reason]:

@@ -50,7 +50,7 @@ class Unproven:
         keys = summary.examples.get("unproven_examples", [])[:10]
         ids = ", ".join(key_text(key) if isinstance(key, list) else str(key) for key in keys)
         reason = (
-            f"{overdue} rows could not be proven by two runs or more ({self.metric}), those that wait longest:"
-            f" {ids}. Nobody knows whether the copy has them right; confidence.unproven says why of each"
+            f"{overdue} rows could not be proven by two or more runs ({self.metric}), so the copy may have them wrong."
+            f" confidence.unproven says why for each. The longest waiting: {ids}"
         )
         return [Gate(self.metric, None, 0, overdue, Verdict.WARN, reason)]

@@ -22,11 +22,11 @@ class RowChange:
     """A logged change of one row.
 
     - `kind`, `run`, `undoes`: of the sync, repair or rollback that made it
-    - `changed_at`: when its transaction began; None for changes of the time before that was kept. `sync_started_at`:
-      when the sync began
+    - `changed_at`: when its transaction began; None for changes logged before this time was recorded
+    - `sync_started_at`: when the sync began
     - `operation`, `differences`: see Change
     - `before`, `after`: the whole row; None if there was none. The log has no copy of most inserted rows: `after` is
-      then the row as the next change found it. `after_known`: False if that is not what was inserted.
+      then the row as the next change found it. `after_known`: False if that may differ from what was inserted
     """
 
     change_id: int

@@ -100,7 +100,7 @@ class Extract:
                 self.lookups.save(looked_up)
 
     def _oldest_clock(self, page: Page) -> str | None:
-        """Return the oldest time that the pages' answers, this one's included, were sent at, in ISO 8601."""
+        """Return the earliest server time of all answers so far, `page` included, in ISO 8601; None if none named a time."""
         sent = page.date and page.date.astimezone(UTC).isoformat()
         return min(filter(None, (self.progress.get("clock"), sent)), key=datetime.fromisoformat, default=None)
 

@@ -28,9 +28,10 @@ def read_again_if_short(
 ) -> None:
     """Let the list be read again if it shows fewer rows than its total claims.
 
-    A scan does so only if that takes fewer requests than looking up the missing rows. If the list of a sync stays
-    short, its partition is marked as short: rows that the list left out would be missing in the copy. A sync also reads
-    a list once more that became shorter meanwhile: rows that moved to a page that was read already were not shown.
+    - A scan reads it again only if that takes fewer requests than looking up the missing rows.
+    - A sync whose list stays short marks the partition as short: the copy may lack the rows that were left out.
+    - A sync also reads a list again that became shorter while it was read: a row may have moved to a page that was read
+      before, so that no page showed it.
 
     `stage`: stores what is new on a page of the list that was read after its end; the resume point stays.
     """
@@ -42,7 +43,7 @@ def read_again_if_short(
         return
     uncounted = listings[number].paginator.by_place and not extract.list_state(number)["counted"]
     unsorted = uncounted and _expect_displaced(extract, number)
-    # To count them takes long in a long list, and no row comes meanwhile.
+    # Counted once, since that takes long in a long list.
     shown = _rows_shown(extract, number)
     if not unsorted and _shortage(extract, number, shown):
         _refresh_total(context, extract, listings[number], number, stage)

@@ -74,7 +74,9 @@ def _since(context: MirrorContext, entity: Entity, partition: str) -> datetime |
 def stage_changes(
     context: MirrorContext, entity: Entity, groups: Sequence[PartitionGroup], clock: SourceClock, *, full: bool
 ) -> Extract:
-    """Read the changes of all groups into staging. Only an interrupted reading of everything is resumed.
+    """Read what changed in all groups into staging. An interrupted read is resumed only if it reads whole lists.
+
+    `full`: read whole lists, though changes could be asked for.
 
     Raises ListCapped, ApiError or PullError where the lists can't be read.
     """

@@ -36,8 +36,8 @@ def all_are(rows: str, field: str, wanted: Collection[str]) -> Check:
     return check
 
 
-def has(field: str) -> Check:
-    """Return the check that the answer has the field, and not null."""
+def requires(field: str) -> Check:
+    """Return a check that refuses an answer without the field, or with null in it."""
 
     def check(data: Any) -> None:
         if not isinstance(data, dict) or data.get(field) is None:

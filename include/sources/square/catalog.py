@@ -14,7 +14,7 @@ from include.sources.mirror.changes import Since
 from include.sources.mirror.entity import Cascade, Implies, Listed, Part
 from include.sources.mirror.lookup_request import Lookup
 from include.sources.square import tables
-from include.sources.square.answers import all_are, all_of, has
+from include.sources.square.answers import all_are, all_of, requires
 from include.sources.square.requests import Record, inside, own, post
 from include.warehouse.table import Table
 
@@ -26,7 +26,7 @@ def _catalog(table: Table, kind: str, *, leaves_out: LeftOut = DELETED, **more: 
     of_kind = all_are("objects", "type", [kind])
     return Listed(
         table=table,
-        listing=post("/v2/catalog/search", listing, all_of(of_kind, has("latest_time"))),
+        listing=post("/v2/catalog/search", listing, all_of(of_kind, requires("latest_time"))),
         paginator=Cursor(rows="objects", in_body=True, optional=True, as_of="latest_time"),
         lookup=Lookup(
             request=lambda ids: post(
