@@ -100,7 +100,10 @@ class Extract:
                 self.lookups.save(looked_up)
 
     def _oldest_clock(self, page: Page) -> str | None:
-        """Return the earliest server time of all answers so far, `page` included, in ISO 8601; None if none named a time."""
+        """Return the earliest server time of all answers so far, in ISO 8601; None if none named one.
+
+        `page`: the newest.
+        """
         sent = page.date and page.date.astimezone(UTC).isoformat()
         return min(filter(None, (self.progress.get("clock"), sent)), key=datetime.fromisoformat, default=None)
 
