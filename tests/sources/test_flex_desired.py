@@ -69,6 +69,12 @@ def test_is_nobody_for_a_dry_hire(conn, element, job_type):
     assert crew(conn, element, SOUND).desired == ()
 
 
+@pytest.mark.parametrize("role", ["", " ", "\t", "\n", "\u00a0", " \u200b ", "\ufeff"], ids=ascii)
+def test_is_nobody_with_a_blank_role(conn, element, role):
+    assign(conn, call(conn, element), person(conn, uuid4()), role)
+    assert crew(conn, element, SOUND).desired == ()
+
+
 def test_comes_with_our_rows_and_the_lines_that_we_made(conn, element):
     resource, noted, made, gone = (uuid4() for _ in range(4))
     ann = person(conn, resource)

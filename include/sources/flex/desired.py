@@ -16,15 +16,18 @@ DRY_HIRE = "dryhire"
 
 ROLE = sql.SQL("CASE c.department WHEN 'sound' THEN a.sound_role ELSE a.lights_role END")
 
+# A role of blanks is no role. Postgres does not count the no-break space among the blanks.
+HAS_ROLE = sql.SQL(r"{role} ~ '[^\s\u00a0\u200b\ufeff]'").format(role=ROLE)
+
 # Technicians with an explicit role in the call's department, whatever the state of the invitation. One may be assigned
 # several times, for a day each.
 ASSIGNED = sql.SQL("""
 FROM flex.flex_crew_calls c
 JOIN flex.jobs j ON j.id = c.job_id AND regexp_replace(lower(coalesce(j.job_type, '')), '[^a-z]', '', 'g') <>
   %(dry_hire)s
-JOIN flex.job_assignments a ON a.job_id = c.job_id AND c.department IN ('sound', 'lights') AND {role} <> ''
+JOIN flex.job_assignments a ON a.job_id = c.job_id AND c.department IN ('sound', 'lights') AND {has_role}
 JOIN flex.profiles p ON p.id = a.technician_id
-""").format(role=ROLE)
+""").format(has_role=HAS_ROLE)
 
 DESIRED = sql.SQL("""
 SELECT DISTINCT c.id, p.id, c.department, {role}, p.flex_resource_id
