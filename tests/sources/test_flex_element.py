@@ -113,7 +113,7 @@ class Stage:
 @pytest.fixture
 def stage(url: str, account: Simulator) -> Iterator[Stage]:
     account.control.clear()
-    account.control.set(per_hour=None, per_day=None, records="whole")
+    account.control.set(per_hour=None, per_day=None, records="whole", headers="leaf")
     account.control.reset_counters()
     with working(url, account.url, account.token) as worker:
         element_id = account.control.create_element()

@@ -1,5 +1,6 @@
 """Flex shows what isn't so, or says that it did what it didn't: nothing is taken for gone, or for done, on its word."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -85,6 +86,57 @@ def other(stage: Stage) -> UUID:
 
 def last_line(stage: Stage) -> UUID:
     return [line.id for line in stage.flex.control.lines(stage.element) if line.kind == "contact"][-1]
+
+
+class TestHeaders:
+    """Nobody has seen how Flex shows a header that is empty, or one that is not opened."""
+
+    def by_hand_under_a_header(self, stage: Stage) -> UUID:
+        [header] = [line.id for line in stage.flex.control.lines(stage.element) if line.kind == "header"]
+        _, resource = stage.hire()
+        stage.flex.control.mutate(Mutation("add", stage.element, resource, line=header))
+        return resource
+
+    @pytest.mark.parametrize("headers", ["leaf", "open"])
+    def test_that_are_opened_show_who_is_there_already(self, stage, headers):
+        stage.flex.control.set(headers=headers)
+        resource = self.by_hand_under_a_header(stage)
+        report = stage.sync()
+        assert (report.state, {*stage.crew()}) == ("done", {resource})
+
+    def test_that_are_not_opened_add_nobody(self, stage):
+        stage.flex.control.set(headers="closed")
+        resource = self.by_hand_under_a_header(stage)
+        report = stage.sync()
+        assert (report.state, {*stage.crew()}) == ("unreadable", {resource})
+        assert "it is no leaf, but nothing is under it" in report.problems[0]
+
+    @pytest.mark.parametrize(("headers", "state"), [("leaf", "done"), ("open", "unreadable")])
+    def test_that_are_empty_are_read_if_they_are_leaves(self, stage, headers, state):
+        """One that is none can't be told from one that is not opened."""
+        stage.flex.control.set(headers=headers)
+        [gear] = [line.id for line in stage.flex.control.lines(stage.element) if line.kind == "inventory"]
+        stage.flex.control.mutate(Mutation("delete", stage.element, line=gear))
+        stage.hire()
+        assert stage.sync().state == state
+
+    @pytest.mark.parametrize("type_", ["Contact", "contact-line-item"])
+    @pytest.mark.parametrize("records", ["whole", "types"])
+    def test_and_lines_of_an_unknown_type_add_nobody(self, stage, records, type_, monkeypatch):
+        """The record names contacts in its own words, and the rows leave one out."""
+        stage.flex.control.set(records=records)
+        _, resource = stage.hire()
+        stage.flex.control.mutate(Mutation("add", stage.element, resource))
+        stage.fault(Fault(kind="short"), ROWS, "GET", times=None)
+        truly = calls.rows.items
+
+        def items(answer: dict, element_id: UUID) -> dict:
+            told = json.dumps(answer).replace('"contact"', json.dumps(type_))
+            return truly(json.loads(told), element_id)
+
+        monkeypatch.setattr(calls.rows, "items", items)
+        report = stage.sync()
+        assert (report.state, {*stage.crew()}) == ("unreadable", {resource})
 
 
 class TestRows:

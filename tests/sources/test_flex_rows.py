@@ -225,7 +225,9 @@ class TestRecord:
         assert items({"id": str(LINE), "children": [header]}, LINE) == {TECH: Item("header")}
         assert read([header], []) == [Line(TECH, "other", None)]
 
-    @pytest.mark.parametrize("told", [{"leaf": False}, {"container": True}, {"leaf": False, "container": True}], ids=str)
+    @pytest.mark.parametrize(
+        "told", [{"leaf": False}, {"container": True}, {"leaf": False, "container": True}], ids=str
+    )
     def test_of_an_empty_crew_call_is_read(self, told):
         assert items({"id": str(LINE), "children": [], **told}, LINE) == {}
 
