@@ -120,23 +120,41 @@ class TestHeaders:
         stage.hire()
         assert stage.sync().state == state
 
-    @pytest.mark.parametrize("type_", ["Contact", "contact-line-item"])
-    @pytest.mark.parametrize("records", ["whole", "types"])
-    def test_and_lines_of_an_unknown_type_add_nobody(self, stage, records, type_, monkeypatch):
-        """The record names contacts in its own words, and the rows leave one out."""
-        stage.flex.control.set(records=records)
-        _, resource = stage.hire()
-        stage.flex.control.mutate(Mutation("add", stage.element, resource))
-        stage.fault(Fault(kind="short"), ROWS, "GET", times=None)
+
+class TestRecordWithItsOwnWords:
+    """The record names the type of contacts otherwise than the rows."""
+
+    @pytest.fixture(params=["Contact", "contact-line-item"])
+    def named(self, stage, request, monkeypatch) -> Stage:
         truly = calls.rows.items
 
         def items(answer: dict, element_id: UUID) -> dict:
-            told = json.dumps(answer).replace('"contact"', json.dumps(type_))
+            told = json.dumps(answer).replace('"contact"', json.dumps(request.param))
             return truly(json.loads(told), element_id)
 
         monkeypatch.setattr(calls.rows, "items", items)
-        report = stage.sync()
-        assert (report.state, {*stage.crew()}) == ("unreadable", {resource})
+        return stage
+
+    @pytest.mark.parametrize("records", ["whole", "types"])
+    def test_shows_who_is_missing_in_the_rows(self, named, records):
+        named.flex.control.set(records=records)
+        _, resource = named.hire()
+        named.flex.control.mutate(Mutation("add", named.element, resource))
+        named.fault(Fault(kind="short"), ROWS, "GET", times=None)
+        report = named.sync()
+        assert (report.state, {*named.crew()}) == ("unreadable", {resource})
+
+    def test_contradicts_rows_that_take_a_contact_for_gear(self, named, monkeypatch):
+        _, resource = named.hire()
+        named.flex.control.mutate(Mutation("add", named.element, resource))
+        tell_once(monkeypatch, as_gear)
+        report = named.sync()
+        assert (report.state, {*named.crew()}) == ("unreadable", {resource})
+
+    def test_is_believed_where_the_rows_show_the_same(self, named):
+        _, resource = named.hire()
+        assert named.sync().state == "done"
+        named.in_step(resource)
 
 
 class TestRows:

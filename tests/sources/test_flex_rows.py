@@ -205,9 +205,6 @@ class TestRecord:
             {"id": str(LINE), "children": [{"id": str(TECH), "leaf": "false"}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "container": "true"}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "type": 7}]},
-            {"id": str(LINE), "children": [{"id": str(TECH), "type": "Contact"}]},
-            {"id": str(LINE), "children": [{"id": str(TECH), "type": "Contact", "resourceId": str(TECH)}]},
-            {"id": str(LINE), "children": [{"id": str(TECH), "type": "person", "resourceId": str(TECH)}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "resourceId": str(TECH), "resource": {"id": str(LINE)}}]},
         ],
         ids=str,
@@ -216,6 +213,22 @@ class TestRecord:
         with pytest.raises(Unreadable) as unreadable:
             items(record, LINE)
         assert "\n" not in str(unreadable.value)
+
+    @pytest.mark.parametrize(
+        ("item", "may_be"),
+        [
+            (Item(), True),
+            (Item("contact"), True),
+            (Item("Contact"), True),
+            (Item("contact-line-item"), True),
+            (Item("person", TECH), True),
+            (Item("inventory", TECH), False),
+            (Item("header"), False),
+        ],
+        ids=str,
+    )
+    def test_may_have_a_word_of_its_own_for_contacts(self, item, may_be):
+        assert item.may_be_contact == may_be
 
     @pytest.mark.parametrize(
         "told", [{"leaf": True, "container": True}, {"leaf": True, "children": []}, {"children": []}, {}], ids=str

@@ -171,10 +171,11 @@ def _with_held(lines: Collection[Line], items: Mapping[UUID, Item]) -> tuple[Lin
 def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:
     """Return whether the record says of each line what the rows say. Raises Unreadable if it contradicts them.
 
-    Lines that are no contacts may be missing in one of the lists; that does no harm.
+    Lines that are no contacts may be missing in one of the lists; that does no harm. The record may have a word of its
+    own for contacts: a line with an unknown type is what the rows say, if they show it.
     """
     shown = {line.line_id for line in lines}
-    only_items = [line_id for line_id, item in items.items() if line_id not in shown and item.kind in (None, CONTACT)]
+    only_items = [line_id for line_id, item in items.items() if line_id not in shown and item.may_be_contact]
     only_rows = [line.line_id for line in lines if line.kind == CONTACT and line.line_id not in items]
     if only_items or only_rows:
         named = ", ".join(str(line_id) for line_id in [*only_rows, *only_items][:3])
@@ -190,8 +191,8 @@ def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:
 def _is_complete(line: Line, item: Item) -> bool:
     """Return whether the record says what a line is and, of a contact, whose. Raises Unreadable if the rows differ."""
     if line.kind != CONTACT:
-        if item.kind == CONTACT:
-            raise Unreadable(f"line {line.line_id} is a contact by the record, and none by the rows")
+        if item.kind is not None and item.may_be_contact:
+            raise Unreadable(f"line {line.line_id} may be a contact by the record, and is none by the rows")
         return item.kind is not None
     if item.resource_id not in (None, line.resource_id):
         raise Unreadable(f"line {line.line_id} has another resource by the record than by the rows")

@@ -49,6 +49,10 @@ class Item:
     resource_id: UUID | None = None
     holds: bool = field(default=False, compare=False)
 
+    @property
+    def may_be_contact(self) -> bool:
+        return self.kind in (None, CONTACT) or _may_be_contact(self.kind, self.resource_id)
+
 
 def read(answer: Any, mapped: Collection[UUID]) -> list[Line]:
     """Return the lines in an answer to row-data (decoded JSON), each before the lines below it.
@@ -101,10 +105,8 @@ def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
         if item_id in found:
             raise Unreadable(f"item {item_id} is there twice")
         kind = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
-        resource_id, children = _resource(item, item_id), _children(item)
-        if kind is not None and _may_be_contact(kind, resource_id):
-            raise Unreadable(f"item {item_id} may be a contact, and has a type that isn't known")
-        found[item_id] = Item(kind, resource_id, holds=bool(children))
+        children = _children(item)
+        found[item_id] = Item(kind, _resource(item, item_id), holds=bool(children))
         _require_opened(item, children)
         left += children or []
     return found
@@ -175,7 +177,7 @@ def _require_opened(line: Mapping[str, Any], children: list[Any] | None) -> None
 
 
 def _may_be_contact(type_: str, resource_id: UUID | None) -> bool:
-    """Return whether a line of another type than contact and inventory may be a contact all the same."""
+    """Return whether a line may be a contact although its type is another: an unknown type may be one's own word."""
     return type_ not in (CONTACT, GEAR) and (resource_id is not None or CONTACT in type_.lower())
 
 
