@@ -121,6 +121,21 @@ def test_comes_with_the_lines_of_people_who_have_to_be_elsewhere_first(conn, ele
     assert crew(conn, element, SOUND).leaving == frozenset()
 
 
+def test_comes_with_the_lines_of_people_without_a_contact_that_have_to_stay(conn, element):
+    ann, line_id = person(conn, None), uuid4()
+    there, here = call(conn, uuid4()), call(conn, element)
+    own(conn, element, line_id)
+    query = "UPDATE flex.owned_line SET crew_call_id = %s, technician_id = %s WHERE flex_line_item_id = %s"
+    for each in (there, here):
+        conn.execute("DELETE FROM flex.job_assignments")
+        assign(conn, each, ann)
+        conn.execute(query, [each, ann, line_id])
+        found = crew(conn, element, SOUND)
+        assert (found.staying, found.leaving) == ({line_id: (Member(each, ann),)}, frozenset())
+    conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [ann])
+    assert crew(conn, element, SOUND).staying == {}
+
+
 class TestToken:
     @pytest.fixture
     def here(self, conn, element) -> UUID:

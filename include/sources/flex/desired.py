@@ -1,6 +1,6 @@
 """Who should be on a crew call in Flex by our assignments, and what the warehouse knows about it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -42,10 +42,11 @@ FROM flex.flex_crew_calls c LEFT JOIN flex.jobs j ON j.id = c.job_id
 WHERE c.flex_element_id = %(element)s ORDER BY c.id
 """)
 
-# The last column: the line is on another crew call in Flex, so the row named it before the call pointed here.
+# The last columns: the line is on another crew call in Flex, so the row named it before the call pointed here; and it
+# is gone there.
 ROWS = """
 SELECT a.crew_call_id, a.technician_id, a.flex_line_item_id, p.flex_resource_id,
-  coalesce(o.flex_element_id, k.flex_element_id, c.flex_element_id) <> c.flex_element_id
+  coalesce(o.flex_element_id, k.flex_element_id, c.flex_element_id) <> c.flex_element_id, o.gone_at IS NOT NULL
 FROM flex.flex_crew_assignments a
 JOIN flex.flex_crew_calls c ON c.id = a.crew_call_id
 JOIN flex.profiles p ON p.id = a.technician_id
@@ -59,10 +60,11 @@ SELECT flex_line_item_id, flex_resource_id, gone_at IS NOT NULL FROM flex.owned_
 WHERE flex_element_id = %(element)s
 """
 
-# Lines here of technicians whose call points to another crew call in Flex now, and who have no line there yet. A line
-# may have been made for another of those who use it, and the call may be a new one of the same job and department.
-LEAVING = sql.SQL("""
-SELECT DISTINCT used.flex_line_item_id
+# Lines here that wanted technicians still need: their call points to another crew call in Flex now, and they have no
+# line there yet; or the profile has no contact, so that no other line can be made. A line may have been made for
+# another of those who use it, and the call may be a new one of the same job and department.
+NEEDED = sql.SQL("""
+SELECT DISTINCT used.flex_line_item_id, c.id, p.id, p.flex_resource_id IS NULL
 {assigned}
 JOIN (
   SELECT o.flex_line_item_id, r.crew_call_id, r.technician_id
@@ -75,8 +77,15 @@ JOIN (
   LEFT JOIN flex.flex_crew_assignments r ON r.crew_call_id = n.id AND r.technician_id = o.technician_id
   WHERE o.flex_element_id = %(element)s AND o.gone_at IS NULL AND r.flex_line_item_id IS NULL
 ) used ON used.crew_call_id = c.id AND used.technician_id = p.id
-WHERE c.flex_element_id <> %(element)s AND p.flex_resource_id IS NOT NULL
+WHERE c.flex_element_id <> %(element)s OR p.flex_resource_id IS NULL
 """).format(assigned=ASSIGNED)
+
+# The newest role that we have written to each line here, by reads that have shown it.
+WRITTEN_ROLES = """
+SELECT DISTINCT ON (flex_line_item_id) flex_line_item_id, role_after::uuid FROM flex.operation
+WHERE flex_element_id = %(element)s AND kind = 'role' AND state = 'done'
+ORDER BY flex_line_item_id, operation_id DESC
+"""
 
 # The newest line of each other crew call, then the second newest. People may have deleted one or the other.
 OTHERS = """
@@ -107,10 +116,14 @@ class Call:
 class Crew:
     """What the warehouse knows about one crew call in Flex at one instant; several calls of ours may point to it.
 
-    `owned`: lines there that we made, with their contacts if known. `gone`: likewise, those that no longer exist in
-    Flex. `elsewhere`: lines that rows name and that are on another crew call in Flex. `leaving`: lines of
-    technicians who need a line on another crew call before these may be deleted. `token` changes whenever a
-    call, a desired technician, a role or a resource changes. `diagnostics` are one line each.
+    - `owned`, `gone`: lines there that we made, with their contacts if known; the latter no longer exist in Flex
+    - `elsewhere`: lines that rows name and that are on another crew call in Flex; `gone_elsewhere` no longer exist
+    - `leaving`: lines of technicians who need a line on another crew call before these may be deleted
+    - `staying`: lines of wanted technicians without a contact in the profile, with them; these stay, since no other
+      line can be made for them
+    - `roles`: the business role that we wrote last to a line
+    - `token` changes whenever a call, a desired technician, a role or a resource changes
+    - `diagnostics` are one line each
     """
 
     calls: Mapping[UUID, Call]
@@ -119,7 +132,10 @@ class Crew:
     owned: Mapping[UUID, UUID | None]
     gone: Mapping[UUID, UUID | None]
     elsewhere: frozenset[UUID]
+    gone_elsewhere: frozenset[UUID]
     leaving: frozenset[UUID]
+    staying: Mapping[UUID, tuple[Member, ...]]
+    roles: Mapping[UUID, UUID]
     diagnostics: tuple[str, ...]
     token: str
 
@@ -159,23 +175,34 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         wanted = cursor.execute(DESIRED, named).fetchall()
         rows = cursor.execute(ROWS, named).fetchall()
         lines = cursor.execute(OWNED, named).fetchall()
-        leaving = frozenset(line_id for (line_id,) in cursor.execute(LEAVING, named))
+        needed = [(found[0], Member(*found[1:3]), found[3]) for found in cursor.execute(NEEDED, named)]
+        written = dict(cursor.execute(WRITTEN_ROLES, named).fetchall())
         current = token(conn, element_id)
     told = [roles.role(department, code) for _, _, department, code, _ in wanted]
     return Crew(
         calls=calls,
         desired=tuple(
-            Desired(Member(call_id, technician_id), resource_id, role.role_id)
-            for (call_id, technician_id, _, _, resource_id), role in zip(wanted, told, strict=True)
+            Desired(Member(call_id, technician_id), resource_id, role.role_id, has_roles=department in roles.ids)
+            for (call_id, technician_id, department, _, resource_id), role in zip(wanted, told, strict=True)
         ),
         rows=tuple(Row(Member(*found[:2]), *found[2:4]) for found in rows),
         owned={line_id: resource_id for line_id, resource_id, gone in lines if not gone},
         gone={line_id: resource_id for line_id, resource_id, gone in lines if gone},
         elsewhere=frozenset(found[2] for found in rows if found[4]),
-        leaving=leaving,
+        gone_elsewhere=frozenset(found[2] for found in rows if found[4] and found[5]),
+        leaving=frozenset(line_id for line_id, _, without_contact in needed if not without_contact),
+        staying=_by_line((line_id, member) for line_id, member, without_contact in needed if without_contact),
+        roles=written,
         diagnostics=tuple(sorted({role.diagnostic for role in told if role.diagnostic})),
         token=current,
     )
+
+
+def _by_line(needed: Iterable[tuple[UUID, Member]]) -> dict[UUID, tuple[Member, ...]]:
+    found: dict[UUID, tuple[Member, ...]] = {}
+    for line_id, member in needed:
+        found[line_id] = (*found.get(line_id, ()), member)
+    return found
 
 
 def others(conn: Connection, element_id: UUID) -> list[UUID]:

@@ -196,7 +196,7 @@ class _Element:
     def _store_gone_and_back(self) -> bool:
         """Store which lines are gone or back, and drop our rows that name gone lines. Return whether it did any."""
         gone, back = self._looked.gone, self._looked.back
-        lost = (gone | self._crew.gone.keys()) - back
+        lost = (gone | self._crew.gone.keys() | self._crew.gone_elsewhere) - back
         stale = [row for row in self._crew.rows if row.line_id in lost]
         if not (gone or back or stale):
             return False
