@@ -176,7 +176,7 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         rows = cursor.execute(ROWS, named).fetchall()
         lines = cursor.execute(OWNED, named).fetchall()
         needed = [(found[0], Member(*found[1:3]), found[3]) for found in cursor.execute(NEEDED, named)]
-        written = dict(cursor.execute(WRITTEN_ROLES, named).fetchall())
+        written = written_roles(conn, element_id)
         current = token(conn, element_id)
     told = [roles.role(department, code) for _, _, department, code, _ in wanted]
     return Crew(
@@ -209,6 +209,12 @@ def others(conn: Connection, element_id: UUID) -> list[UUID]:
     """Return some lines that we made on other crew calls, and that should be there."""
     with conn.cursor(row_factory=scalar_row) as cursor:
         return cursor.execute(OTHERS, [element_id]).fetchall()
+
+
+def written_roles(conn: Connection, element_id: UUID) -> dict[UUID, UUID]:
+    """Return the business role that we wrote last to each line of an element."""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return dict(cursor.execute(WRITTEN_ROLES, {"element": element_id}).fetchall())
 
 
 def token(conn: Connection, element_id: UUID) -> str:
