@@ -87,13 +87,21 @@ WHERE flex_element_id = %(element)s AND kind = 'role' AND state = 'done'
 ORDER BY flex_line_item_id, operation_id DESC
 """
 
-# The newest line of each other crew call, then the second newest. People may have deleted one or the other.
+# The newest line of each other crew call, then the second newest. People may have deleted one or the other. Lines that
+# people made come last. Rows name those that were there when a sync last looked, and nobody looks once a job is over.
 OTHERS = """
 SELECT flex_line_item_id FROM (
-  SELECT flex_line_item_id, made_at,
-    row_number() OVER (PARTITION BY flex_element_id ORDER BY made_at DESC, flex_line_item_id) AS place
-  FROM flex.owned_line WHERE flex_element_id <> %s AND gone_at IS NULL
-) lines ORDER BY place, made_at DESC LIMIT 10
+  SELECT flex_line_item_id, made_at, ours,
+    row_number() OVER (PARTITION BY ours, flex_element_id ORDER BY made_at DESC, flex_line_item_id) AS place
+  FROM (
+    SELECT flex_line_item_id, flex_element_id, made_at, true AS ours FROM flex.owned_line WHERE gone_at IS NULL
+    UNION ALL
+    SELECT k.flex_line_item_id, k.flex_element_id, k.kept_at, false FROM flex.kept_line k WHERE EXISTS (
+      SELECT FROM flex.flex_crew_assignments a
+      JOIN flex.flex_crew_calls c ON c.id = a.crew_call_id JOIN flex.jobs j ON j.id = c.job_id
+      WHERE a.flex_line_item_id = k.flex_line_item_id AND (j.end_time IS NULL OR j.end_time >= now()))
+  ) known WHERE flex_element_id <> %(element)s AND NOT (ours AND %(of_people)s)
+) lines ORDER BY ours DESC, place, made_at DESC LIMIT 10
 """
 
 # Our rows and lines are left out: only the holder of the gate changes them, and cascades from these tables.
@@ -205,10 +213,13 @@ def _by_line(needed: Iterable[tuple[UUID, Member]]) -> dict[UUID, tuple[Member, 
     return found
 
 
-def others(conn: Connection, element_id: UUID) -> list[UUID]:
-    """Return some lines that we made on other crew calls, and that should be there."""
+def others(conn: Connection, element_id: UUID, *, of_people: bool = False) -> list[UUID]:
+    """Return some lines on other crew calls that should be there: ours, then people's that our rows name.
+
+    `of_people`: only the latter.
+    """
     with conn.cursor(row_factory=scalar_row) as cursor:
-        return cursor.execute(OTHERS, [element_id]).fetchall()
+        return cursor.execute(OTHERS, {"element": element_id, "of_people": of_people}).fetchall()
 
 
 def written_roles(conn: Connection, element_id: UUID) -> dict[UUID, UUID]:

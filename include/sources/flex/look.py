@@ -5,7 +5,8 @@ another crew call's, the other shows that. A line that we know is gone only if n
 answers 404. The record may leave out whose a line is; then the rows are read twice.
 
 A token that has lost the right to see contacts may get the same answers about all of them. So a crew that is gone as a
-whole is believed only if Flex shows a line of ours elsewhere.
+whole is believed only if Flex shows a line that we know elsewhere. If all lines of people are gone, Flex has to show
+one of theirs: the token may see only what it has made itself.
 """
 
 import logging
@@ -69,9 +70,21 @@ def look(
         again = _look_once(api, element_id, crew, with_record=with_record)
         if ({*again.lines}, again.gone, again.exists) != ({*looked.lines}, looked.gone, looked.exists):
             raise Unreadable("lines of ours were gone, and another read shows something else")
-        if not believes_gone and all(line.kind != CONTACT for line in looked.lines):
-            require_any_shown(api, desired.others(conn, element_id))
+        if not believes_gone:
+            _require_not_hidden(api, conn, element_id, crew, looked)
     return looked
+
+
+def _require_not_hidden(api: ApiClient, conn: Connection, element_id: UUID, crew: Crew, looked: Looked) -> None:
+    """Raise Unreadable if the token may not see the lines that are gone.
+
+    It may have lost the right to all contacts, or only to those that it hasn't made itself.
+    """
+    contacts = [line.line_id for line in looked.lines if line.kind == CONTACT]
+    if not contacts:
+        require_any_shown(api, desired.others(conn, element_id))
+    if looked.gone - crew.owned.keys() and crew.owned.keys() >= {*contacts}:
+        require_any_shown(api, desired.others(conn, element_id, of_people=True))
 
 
 def _look_once(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool) -> Looked:
@@ -126,12 +139,12 @@ def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
 
 
 def require_any_shown(api: ApiClient, others: Sequence[UUID]) -> None:
-    """Raise Unreadable if there are lines of ours on other crew calls, and Flex shows none of them."""
+    """Raise Unreadable if we know of lines on other crew calls, and Flex shows none of them."""
     if others and not any(calls.exists(api, line_id) for line_id in others):
         raise Unreadable(
-            f"Flex shows none of our lines here, and none of {len(others)} asked for on other crew calls either, as if"
-            " the token had lost the right to see contacts. If it has its rights, and Flex has really lost all of them,"
-            " trigger flex_sync with mode full"
+            f"Flex shows none of the lines that we know here, and none of {len(others)} asked for on other crew calls"
+            " either, as if the token had lost the right to see contacts, or those that people made. If it has its"
+            " rights, and Flex has really lost all of them, trigger flex_sync with mode full"
         )
 
 
