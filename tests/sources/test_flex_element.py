@@ -219,8 +219,8 @@ class TestSync:
         assert (report.count("pruned"), len(stage.crew())) == ((1, 0) if prune else (0, 1))
 
     def test_that_fails_to_prune_does_not_fail(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="status", status=409), LINE, "DELETE")
         report = stage.sync()
         assert (report.state, report.count("prune_failed"), report.count("pruned")) == ("done", 1, 0)

@@ -460,8 +460,8 @@ class TestWriteThatDidNothing:
         assert len(owned(stage.conn, stage.element)) == 1
 
     def test_prune_is_told_and_holds_up_nothing(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="ignored"), LINE, "DELETE")
         report = stage.sync()
         assert (report.state, report.count("pruned"), report.count("prune_failed")) == ("done", 0, 1)
@@ -594,9 +594,10 @@ class TestPrune:
         "fault", [Fault(kind="status", status=500), Fault(kind="drop"), Fault(kind="status", status=409)]
     )
     def test_of_one_bad_line_does_not_hold_up_the_others(self, stage, fault):
-        made = [line for (line,) in stage.flex.control.mutate(*[Mutation("add", stage.element) for _ in range(3)])]
-        for line_id in made:
-            own(stage.conn, stage.element, line_id)
+        people = [uuid4() for _ in range(3)]
+        made = [line for (line,) in stage.flex.control.mutate(*[Mutation("add", stage.element, who) for who in people])]
+        for line_id, resource in zip(made, people, strict=True):
+            own(stage.conn, stage.element, line_id, resource)
         bad = sorted(made)[0]
         stage.fault(fault, f"line-item/{bad}", "DELETE", times=None)
         report = stage.sync()
@@ -606,15 +607,15 @@ class TestPrune:
         assert len(report.orphans_left) == 1
 
     def test_whose_answer_is_lost_and_that_was_done_is_done(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="drop", committed=True), LINE, "DELETE")
         assert stage.sync().count("pruned") == 1
         assert owned(stage.conn, stage.element) == set()
 
     def test_that_no_read_proves_is_looked_at_by_the_next(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="object", times=None), ROWS, "GET", nth=2)
         report = stage.sync()
         assert (report.state, report.count("prune_failed"), stage.gate()) == ("done", 1, "idle")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from include.api.errors import ApiError, FixConfiguration, NotSent
-from include.sources.flex import desired
+from include.sources.flex import assignments, desired
 from include.sources.flex.accounts import IN_STEP, ElementAccounts, proven
 from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import FlexContext
@@ -74,6 +74,8 @@ def compare_element(context: FlexContext, element_id: UUID, *, uncertain: bool =
         log.warning("element %s is unreadable: %s", element_id, error)
         examples = {**doubted, "unreadable": [str(element_id)]}
         return Compared(element_id, {**sizes, "unreadable": 1}, unproven_of(element_id, crew, str(error)), examples)
+    if not uncertain:
+        assignments.learn_contacts(context.conn, crew.learnable(looked.lines))
     current, stale = _without_stale(crew, looked)
     plan = wanted(current, looked.lines)
     for refusal in plan.refusals:
@@ -103,7 +105,8 @@ def _read(context: FlexContext, element_id: UUID, crew: Crew) -> Looked:
     looked = look(context.api, context.conn, element_id, crew, context.source.pauses, with_record=True)
     found = {finding.kind for finding in wanted(crew, looked.lines).findings}
     # The record does not show roles.
-    if "role_mismatch" in found or not (looked.agreed_on_contacts or found <= IN_STEP):
+    settled = found <= IN_STEP and not crew.learnable(looked.lines)
+    if "role_mismatch" in found or not (looked.agreed_on_contacts or settled):
         require_same(context.api, element_id, crew, looked)
     return looked
 

@@ -165,13 +165,32 @@ class Crew:
     def ours(self, lines: Collection[Line]) -> frozenset[UUID]:
         """Return the lines that we made and that still show the contact they were made for.
 
-        If a line shows another contact, a person has put it there, and the line is theirs.
+        If a line shows another contact, a person has put it there, and the line is theirs. If nobody knows for whom it
+        was made, it is ours only if a row names it for a technician with this contact.
         """
-        return frozenset(
-            line.line_id
-            for line in lines
-            if line.line_id in self.owned and self.owned[line.line_id] in (None, line.resource_id)
-        )
+        unknown = self._of_unknown(lines)
+        same = {line.line_id for line in lines if line.resource_id and self.owned.get(line.line_id) == line.resource_id}
+        return frozenset(same | {row.line_id for row in self.rows if (row.line_id, row.resource_id) in unknown.items()})
+
+    def learnable(self, lines: Collection[Line]) -> dict[UUID, UUID]:
+        """Return the contacts of lines that we own without knowing for whom they were made.
+
+        Only of those that a row names for a desired technician who has no other contact. On any other line a person may
+        have put somebody else by now.
+        """
+        wanted, unknown = {each.member for each in self.desired}, self._of_unknown(lines)
+        return {
+            row.line_id: unknown[row.line_id]
+            for row in self.rows
+            if row.member in wanted and row.line_id in unknown and row.resource_id in (None, unknown[row.line_id])
+        }
+
+    def _of_unknown(self, lines: Collection[Line]) -> dict[UUID, UUID]:
+        """Return the contacts that lines show which we own without knowing for whom they were made."""
+        without_contact = {line_id for line_id, resource_id in self.owned.items() if resource_id is None}
+        return {
+            line.line_id: line.resource_id for line in lines if line.line_id in without_contact and line.resource_id
+        }
 
 
 def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:

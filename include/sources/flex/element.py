@@ -173,7 +173,7 @@ class _Element:
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._looked = retry_unreadable(self._worker.pauses, self._look)
         self._shown = self._looked.lines
-        if self._store_gone_and_back():
+        if self._store_gone_and_back() or self._learn_contacts():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         if self._planner is wanted and self._crew.over and not self._looked.exists:
             # Else a change of a person would be tried for ever on all the old crew calls that Flex has deleted.
@@ -192,8 +192,8 @@ class _Element:
         believes_gone = self._believes_gone
         looked = look(self._api, self._conn, self._id, self._crew, self._worker.pauses, believes_gone=believes_gone)
         actions = self._planner(self._crew, looked.lines).actions
-        # A line that is back counts as ours, so there may be more to do.
-        if not actions and not looked.back:
+        # A line that is back counts as ours, so there may be more to do. Both lists have to tell whose a line is.
+        if not actions and not looked.back and not self._crew.learnable(looked.lines):
             return looked
         if not looked.agreed:
             looked = confirmed(self._api, self._id, looked)
@@ -217,6 +217,14 @@ class _Element:
         self._events += [Event("stale", row.resource_id, (row.member,)) for row in stale]
         self._events += [Event("back", line.resource_id, ()) for line in self._looked.lines if line.line_id in back]
         return True
+
+    def _learn_contacts(self) -> bool:
+        """Store whose lines of ours are, if nobody knew it. Return whether it did any."""
+        contacts = self._crew.learnable(self._looked.lines)
+        if contacts:
+            with self._writing():
+                assignments.learn_contacts(self._conn, contacts)
+        return bool(contacts)
 
     def _carry_out(self) -> None:
         """Carry out the plan. If a technician gets another line, the old one is deleted after the new one is proven."""
