@@ -445,7 +445,12 @@ class TestNothingIsWritten:
     def test_after_a_failed_read_of_the_desired(self, stage, changed, monkeypatch):
         before = changed()
         monkeypatch.setattr(element.desired, "ROWS", "SELECT 1 / 0")
-        with pytest.raises(psycopg.errors.DivisionByZero):
+        report = stage.sync()
+        assert (report.state, report.events, len(report.problems)) == ("failed", (), 1)
+        assert "DivisionByZero" in report.problems[0]
+        assert (changed(), stage.gate()) == (before, "idle")
+        monkeypatch.setattr(element.desired, "ROWS", "SELECT FROM flex.nowhere")
+        with pytest.raises(psycopg.errors.UndefinedTable):
             stage.sync()
         assert (changed(), stage.gate()) == (before, "idle")
 

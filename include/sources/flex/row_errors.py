@@ -1,4 +1,4 @@
-"""Errors of the warehouse that concern one crew call alone, such as a trigger of the application that refuses a row."""
+"""Errors of the warehouse that concern one crew call alone, such as of a trigger that refuses a row."""
 
 from uuid import UUID
 
@@ -21,8 +21,8 @@ def told(element_id: UUID, error: psycopg.Error) -> str:
     """Say what happened, and what to do. The server's own message is left out, since it may show the row."""
     constraint = f", constraint {error.diag.constraint_name}" if error.diag.constraint_name else ""
     return (
-        f"element {element_id}: the warehouse refused a row ({type(error).__name__}, SQLSTATE {error.sqlstate}"
+        f"element {element_id}: the warehouse refused a statement ({type(error).__name__}, SQLSTATE {error.sqlstate}"
         f"{constraint}). The rows of this crew call were left as they were; what was done in Flex by then is in the"
-        f" journal. Mend the trigger or constraint of {error.diag.table_name or 'flex_crew_assignments'}; the log of"
-        " Postgres has its message"
+        " journal. The log of Postgres has the message; mend what it names, most often a trigger or constraint of"
+        f" {error.diag.table_name or 'flex_crew_assignments'}"
     )
