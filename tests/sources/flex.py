@@ -308,7 +308,7 @@ class Agency:
     def clean(self) -> None:
         """Nobody has any job, nothing was ever done, and Flex behaves."""
         self.control.clear()
-        self.control.set(per_hour=None, per_day=None, latency_ms=0, records="whole")
+        self.control.set(per_hour=None, per_day=None, latency_ms=0, records="whole", headers="leaf")
         self.control.reset_counters()
         self.conn.execute(CLEAN)
 

@@ -370,8 +370,9 @@ class World:
             for _, _, _, contact, code in wanted:
                 role_id = SOUND.role("sound", code).role_id if code else None
                 assert not (contact and role_id) or there[contact].role_id == role_id
+            # Nor does anybody lose a line who has no contact and is desired on another crew call now.
             ours = owned(self.conn, element_id)
-            assert ours <= {line.id for line in there.values()} & made & {*named.values()}
+            assert ours - self._staying(desired) <= {line.id for line in there.values()} & made & {*named.values()}
             unclaimed = {line.resource_id for line in there.values() if line.id in made - ours}
             assert unclaimed <= self.unclaimed(element_id)
         states = "SELECT DISTINCT state FROM flex.operation WHERE state NOT IN ('done', 'refused')"
@@ -489,6 +490,15 @@ class World:
             " AND state = 'refused' AND flex_line_item_id IS NULL"
         )
         return {contact for (contact,) in self.conn.execute(query, [element_id])}
+
+    def _staying(self, desired: Sequence[tuple]) -> set[UUID]:
+        """The lines that were made for people who are desired and have no contact, or that their rows name."""
+        query = (
+            "SELECT flex_line_item_id FROM flex.owned_line WHERE technician_id = ANY (%(who)s)"
+            " UNION SELECT flex_line_item_id FROM flex.flex_crew_assignments WHERE technician_id = ANY (%(who)s)"
+        )
+        homeless = [who for _, _, who, contact, _ in desired if contact is None]
+        return {line_id for (line_id,) in self.conn.execute(query, {"who": homeless})}
 
     def _operations(self, kind: str) -> Counter:
         query = "SELECT flex_element_id, flex_resource_id, count(*) FROM flex.operation WHERE kind = %s GROUP BY 1, 2"

@@ -69,6 +69,12 @@ def test_is_nobody_for_a_dry_hire(conn, element, job_type):
     assert crew(conn, element, SOUND).desired == ()
 
 
+@pytest.mark.parametrize("role", ["", " ", "\t", "\n", "\u00a0", " \u200b ", "\ufeff"], ids=ascii)
+def test_is_nobody_with_a_blank_role(conn, element, role):
+    assign(conn, call(conn, element), person(conn, uuid4()), role)
+    assert crew(conn, element, SOUND).desired == ()
+
+
 def test_comes_with_our_rows_and_the_lines_that_we_made(conn, element):
     resource, noted, made, gone = (uuid4() for _ in range(4))
     ann = person(conn, resource)
@@ -113,6 +119,21 @@ def test_comes_with_the_lines_of_people_who_have_to_be_elsewhere_first(conn, ele
     conn.execute("UPDATE flex.flex_crew_assignments SET flex_line_item_id = %s", [line_id])
     conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [ann])
     assert crew(conn, element, SOUND).leaving == frozenset()
+
+
+def test_comes_with_the_lines_of_people_without_a_contact_that_have_to_stay(conn, element):
+    ann, line_id = person(conn, None), uuid4()
+    there, here = call(conn, uuid4()), call(conn, element)
+    own(conn, element, line_id)
+    query = "UPDATE flex.owned_line SET crew_call_id = %s, technician_id = %s WHERE flex_line_item_id = %s"
+    for each in (there, here):
+        conn.execute("DELETE FROM flex.job_assignments")
+        assign(conn, each, ann)
+        conn.execute(query, [each, ann, line_id])
+        found = crew(conn, element, SOUND)
+        assert (found.staying, found.leaving) == ({line_id: (Member(each, ann),)}, frozenset())
+    conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [ann])
+    assert crew(conn, element, SOUND).staying == {}
 
 
 class TestToken:

@@ -113,7 +113,7 @@ class Stage:
 @pytest.fixture
 def stage(url: str, account: Simulator) -> Iterator[Stage]:
     account.control.clear()
-    account.control.set(per_hour=None, per_day=None, records="whole")
+    account.control.set(per_hour=None, per_day=None, records="whole", headers="leaf")
     account.control.reset_counters()
     with working(url, account.url, account.token) as worker:
         element_id = account.control.create_element()
@@ -219,8 +219,8 @@ class TestSync:
         assert (report.count("pruned"), len(stage.crew())) == ((1, 0) if prune else (0, 1))
 
     def test_that_fails_to_prune_does_not_fail(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="status", status=409), LINE, "DELETE")
         report = stage.sync()
         assert (report.state, report.count("prune_failed"), report.count("pruned")) == ("done", 1, 0)
@@ -445,7 +445,12 @@ class TestNothingIsWritten:
     def test_after_a_failed_read_of_the_desired(self, stage, changed, monkeypatch):
         before = changed()
         monkeypatch.setattr(element.desired, "ROWS", "SELECT 1 / 0")
-        with pytest.raises(psycopg.errors.DivisionByZero):
+        report = stage.sync()
+        assert (report.state, report.events, len(report.problems)) == ("failed", (), 1)
+        assert "DivisionByZero" in report.problems[0]
+        assert (changed(), stage.gate()) == (before, "idle")
+        monkeypatch.setattr(element.desired, "ROWS", "SELECT FROM flex.nowhere")
+        with pytest.raises(psycopg.errors.UndefinedTable):
             stage.sync()
         assert (changed(), stage.gate()) == (before, "idle")
 

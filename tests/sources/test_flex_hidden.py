@@ -6,7 +6,7 @@ from include.sources.base import SyncFailed
 
 from .flex import Agency, Booked
 
-HIDDEN = "Flex shows none of our lines here, and none of {} asked for on other crew calls either"
+HIDDEN = "Flex shows none of the lines that we know here, and none of {} asked for on other crew calls either"
 
 
 @pytest.fixture
@@ -41,6 +41,67 @@ def test_of_all_crew_calls_make_nobody_missing(agency, booked):
     agency.resume()
     agency.sync()
     assert {*agency.crew(booked[0])} == people[0] | {new}
+
+
+class TestOfPeople:
+    """Lines that people made, and that the first sync has found: the token may see only what it has made itself."""
+
+    @pytest.fixture
+    def adopted(self, agency: Agency) -> list[Booked]:
+        calls = [agency.book() for _ in range(3)]
+        for each in calls:
+            _, resource = agency.hire(each)
+            agency.by_hand("add", each, resource)
+        agency.sync()
+        return calls
+
+    def hide_people(self, agency: Agency, *calls: Booked) -> None:
+        kept = {line_id for (line_id,) in agency.conn.execute("SELECT flex_line_item_id FROM flex.kept_line")}
+        for each in calls:
+            for line in agency.crew(each).values():
+                if line.id in kept:
+                    agency.fault("status", f"line-item/{line.id}", "GET", status=404, times=None)
+                    for path in (f"line-item/{each.element}/row-data", f"line-item/{each.element}"):
+                        agency.fault("short", path, "GET", line=line.id, times=None)
+
+    @pytest.mark.parametrize("with_ours", [False, True], ids=["alone", "beside ours"])
+    def test_make_nobody_missing(self, agency, adopted, with_ours):
+        if with_ours:
+            for each in adopted:
+                agency.hire(each)
+            agency.sync()
+        people = [{*agency.crew(each)} for each in adopted]
+        self.hide_people(agency, *adopted)
+        summary = agency.scan()
+        assert (summary.plan.insert, summary.metrics["unreadable"]) == (0, 3)
+        agency.resume()
+        agency.hire(adopted[0])
+        with pytest.raises(SyncFailed, match=HIDDEN.format(2)):
+            agency.sync()
+        assert [{*agency.crew(each)} for each in adopted] == people
+
+    def test_are_missing_if_others_are_shown(self, agency, adopted):
+        agency.hire(adopted[0])
+        agency.sync()
+        for each in adopted[:2]:
+            for resource in agency.crew(each):
+                agency.by_hand("delete", each, resource)
+        agency.sync("full")
+        assert [len(agency.crew(each)) for each in adopted] == [2, 1, 1]
+
+    def test_are_missing_if_the_others_are_of_jobs_that_are_over(self, agency, adopted):
+        """Nobody looks whether these are there still."""
+        agency.hire(adopted[0])
+        agency.sync()
+        for each in adopted[1:]:
+            agency.conn.execute("UPDATE flex.jobs SET end_time = '2026-01-01' WHERE id = %s", [each.job])
+            for resource in agency.crew(each):
+                agency.by_hand("delete", each, resource)
+        [theirs] = agency.conn.execute(
+            "SELECT flex_line_item_id FROM flex.kept_line WHERE flex_element_id = %s", [adopted[0].element]
+        ).fetchone()
+        agency.by_hand("delete", adopted[0], line=theirs)
+        assert agency.scan().metrics["unreadable"] == 0
 
 
 def test_of_a_crew_call_that_nobody_names_any_more_stay_ours(agency, booked):

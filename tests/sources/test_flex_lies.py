@@ -1,5 +1,6 @@
 """Flex shows what isn't so, or says that it did what it didn't: nothing is taken for gone, or for done, on its word."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -85,6 +86,75 @@ def other(stage: Stage) -> UUID:
 
 def last_line(stage: Stage) -> UUID:
     return [line.id for line in stage.flex.control.lines(stage.element) if line.kind == "contact"][-1]
+
+
+class TestHeaders:
+    """Nobody has seen how Flex shows a header that is empty, or one that is not opened."""
+
+    def by_hand_under_a_header(self, stage: Stage) -> UUID:
+        [header] = [line.id for line in stage.flex.control.lines(stage.element) if line.kind == "header"]
+        _, resource = stage.hire()
+        stage.flex.control.mutate(Mutation("add", stage.element, resource, line=header))
+        return resource
+
+    @pytest.mark.parametrize("headers", ["leaf", "open"])
+    def test_that_are_opened_show_who_is_there_already(self, stage, headers):
+        stage.flex.control.set(headers=headers)
+        resource = self.by_hand_under_a_header(stage)
+        report = stage.sync()
+        assert (report.state, {*stage.crew()}) == ("done", {resource})
+
+    def test_that_are_not_opened_add_nobody(self, stage):
+        stage.flex.control.set(headers="closed")
+        resource = self.by_hand_under_a_header(stage)
+        report = stage.sync()
+        assert (report.state, {*stage.crew()}) == ("unreadable", {resource})
+        assert "it is no leaf, but nothing is under it" in report.problems[0]
+
+    @pytest.mark.parametrize(("headers", "state"), [("leaf", "done"), ("open", "unreadable")])
+    def test_that_are_empty_are_read_if_they_are_leaves(self, stage, headers, state):
+        """One that is none can't be told from one that is not opened."""
+        stage.flex.control.set(headers=headers)
+        [gear] = [line.id for line in stage.flex.control.lines(stage.element) if line.kind == "inventory"]
+        stage.flex.control.mutate(Mutation("delete", stage.element, line=gear))
+        stage.hire()
+        assert stage.sync().state == state
+
+
+class TestRecordWithItsOwnWords:
+    """The record names the type of contacts otherwise than the rows."""
+
+    @pytest.fixture(params=["Contact", "contact-line-item"])
+    def named(self, stage, request, monkeypatch) -> Stage:
+        truly = calls.rows.items
+
+        def items(answer: dict, element_id: UUID) -> dict:
+            told = json.dumps(answer).replace('"contact"', json.dumps(request.param))
+            return truly(json.loads(told), element_id)
+
+        monkeypatch.setattr(calls.rows, "items", items)
+        return stage
+
+    @pytest.mark.parametrize("records", ["whole", "types"])
+    def test_shows_who_is_missing_in_the_rows(self, named, records):
+        named.flex.control.set(records=records)
+        _, resource = named.hire()
+        named.flex.control.mutate(Mutation("add", named.element, resource))
+        named.fault(Fault(kind="short"), ROWS, "GET", times=None)
+        report = named.sync()
+        assert (report.state, {*named.crew()}) == ("unreadable", {resource})
+
+    def test_contradicts_rows_that_take_a_contact_for_gear(self, named, monkeypatch):
+        _, resource = named.hire()
+        named.flex.control.mutate(Mutation("add", named.element, resource))
+        tell_once(monkeypatch, as_gear)
+        report = named.sync()
+        assert (report.state, {*named.crew()}) == ("unreadable", {resource})
+
+    def test_is_believed_where_the_rows_show_the_same(self, named):
+        _, resource = named.hire()
+        assert named.sync().state == "done"
+        named.in_step(resource)
 
 
 class TestRows:
@@ -390,8 +460,8 @@ class TestWriteThatDidNothing:
         assert len(owned(stage.conn, stage.element)) == 1
 
     def test_prune_is_told_and_holds_up_nothing(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="ignored"), LINE, "DELETE")
         report = stage.sync()
         assert (report.state, report.count("pruned"), report.count("prune_failed")) == ("done", 0, 1)
@@ -524,9 +594,10 @@ class TestPrune:
         "fault", [Fault(kind="status", status=500), Fault(kind="drop"), Fault(kind="status", status=409)]
     )
     def test_of_one_bad_line_does_not_hold_up_the_others(self, stage, fault):
-        made = [line for (line,) in stage.flex.control.mutate(*[Mutation("add", stage.element) for _ in range(3)])]
-        for line_id in made:
-            own(stage.conn, stage.element, line_id)
+        people = [uuid4() for _ in range(3)]
+        made = [line for (line,) in stage.flex.control.mutate(*[Mutation("add", stage.element, who) for who in people])]
+        for line_id, resource in zip(made, people, strict=True):
+            own(stage.conn, stage.element, line_id, resource)
         bad = sorted(made)[0]
         stage.fault(fault, f"line-item/{bad}", "DELETE", times=None)
         report = stage.sync()
@@ -536,15 +607,15 @@ class TestPrune:
         assert len(report.orphans_left) == 1
 
     def test_whose_answer_is_lost_and_that_was_done_is_done(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="drop", committed=True), LINE, "DELETE")
         assert stage.sync().count("pruned") == 1
         assert owned(stage.conn, stage.element) == set()
 
     def test_that_no_read_proves_is_looked_at_by_the_next(self, stage):
-        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
-        own(stage.conn, stage.element, line_id)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element, resource := uuid4()))
+        own(stage.conn, stage.element, line_id, resource)
         stage.fault(Fault(kind="object", times=None), ROWS, "GET", nth=2)
         report = stage.sync()
         assert (report.state, report.count("prune_failed"), stage.gate()) == ("done", 1, "idle")

@@ -4,10 +4,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from include.simulators.flex import Mutation
+from include.simulators.flex import Fault, Mutation
 from include.sources.flex import element
 
-from .flex import owned, rows
+from .flex import Agency, assign, note, own, owned, person, rows
 from .test_flex_element import Stage, stage
 
 __all__ = ["stage"]
@@ -118,3 +118,69 @@ def test_line_that_a_person_takes_over_while_somebody_is_added_is_not_deleted(st
     assert (report.state, len(report.orphans_left)) == ("done", 0 if op == "exchange" else 1)
     assert line_id in there(stage)
     assert stage.adds()[new] == 1
+
+
+class TestOwnedWithoutContact:
+    """The application's row names a line of somebody whose profile has no contact: it counts as ours, not as whose."""
+
+    @pytest.fixture
+    def known(self, stage: Stage) -> tuple[UUID, UUID]:
+        """The technician, who is desired, and the line."""
+        who = person(stage.conn, None)
+        assign(stage.conn, stage.call, who)
+        [[line_id]] = stage.flex.control.mutate(Mutation("add", stage.element))
+        note(stage.conn, stage.call, who, line_id)
+        own(stage.conn, stage.element, line_id)
+        return who, line_id
+
+    def contact(self, stage: Stage) -> UUID | None:
+        query = "SELECT flex_resource_id FROM flex.owned_line WHERE flex_element_id = %s"
+        return stage.conn.execute(query, [stage.element]).fetchone()[0]
+
+    @pytest.mark.parametrize("records", ["ids", "whole"])
+    def test_goes_with_its_technician(self, stage, known, records):
+        stage.flex.control.set(records=records)
+        who, line_id = known
+        assert (stage.sync().state, self.contact(stage)) == ("done", there(stage)[line_id])
+        unassign(stage, who)
+        assert (stage.sync().count("removed"), stage.crew()) == (1, {})
+
+    def test_stays_if_a_person_has_put_another_contact_there_since(self, stage, known):
+        who, line_id = known
+        stage.sync()
+        stage.flex.control.mutate(Mutation("exchange", stage.element, somebody := uuid4(), line_id))
+        unassign(stage, who)
+        for _ in range(2):
+            assert stage.sync().state == "done"
+            assert there(stage)[line_id] == somebody
+
+    def test_stays_if_nobody_has_seen_whose_it_was(self, stage, known):
+        """A person may have put somebody else there by now."""
+        who, line_id = known
+        unassign(stage, who)
+        for _ in range(2):
+            assert stage.sync().state == "done"
+            assert (line_id in there(stage), self.contact(stage)) == (True, None)
+
+    def test_goes_if_the_profile_has_its_contact_by_now(self, stage, known):
+        who, line_id = known
+        stage.conn.execute("UPDATE flex.profiles SET flex_resource_id = %s WHERE id = %s", [there(stage)[line_id], who])
+        unassign(stage, who)
+        assert (stage.sync().count("removed"), stage.crew()) == (1, {})
+
+    @pytest.mark.parametrize("list_", ["row-data", ""])
+    def test_is_learned_only_where_both_lists_agree(self, stage, known, list_):
+        path = f"line-item/{stage.element}/{list_}".rstrip("/")
+        stage.flex.control.fault(Fault(kind="empty", path=path, method="GET", times=None))
+        assert (stage.sync().state, self.contact(stage)) == ("unreadable", None)
+
+
+def test_contact_of_a_line_is_learned_by_the_nightly_scan(agency: Agency):
+    booked = agency.book()
+    assign(agency.conn, booked.call, who := person(agency.conn, None))
+    line_id = agency.by_hand("add", booked, resource := uuid4())
+    note(agency.conn, booked.call, who, line_id)
+    own(agency.conn, booked.element, line_id)
+    assert agency.scan().metrics["matched"] == 1
+    query = "SELECT flex_line_item_id, flex_resource_id FROM flex.owned_line"
+    assert agency.conn.execute(query).fetchall() == [(line_id, resource)]

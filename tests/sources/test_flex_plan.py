@@ -77,6 +77,29 @@ class TestPlan:
         made = plan([Desired(ANN, R1, LEAD)], [Row(ANN, L1, R1)], {L1}, [contact(L1, R1, shown)])
         assert (kinds(made), made.actions) == (["role_mismatch"], (SetRole(L1, R1, LEAD),))
 
+    def test_names_a_role_that_we_wrote_and_nobody_desires_any_more(self):
+        """No request takes a role away."""
+        made = plan([Desired(ANN, R1)], [Row(ANN, L1, R1)], {L1}, [contact(L1, R1, HAND)], written={L1: HAND})
+        assert (kinds(made), made.actions, [*made.stuck]) == (["role_mismatch"], (), [L1])
+        assert made.diagnostics == (made.stuck[L1],)
+        assert f"line {L1} still shows the business role {HAND}" in made.stuck[L1]
+
+    @pytest.mark.parametrize(
+        ("shown", "written", "has_roles"),
+        [(None, HAND, True), (LEAD, HAND, True), (HAND, None, True), (HAND, HAND, False)],
+        ids=["taken away", "a person's since", "a person's", "the department has none"],
+    )
+    def test_leaves_a_role_that_is_not_ours(self, shown, written, has_roles):
+        written = {L1: written} if written else {}
+        desired = [Desired(ANN, R1, has_roles=has_roles)]
+        made = plan(desired, [Row(ANN, L1, R1)], {L1}, [contact(L1, R1, shown)], written=written)
+        assert (kinds(made), made.actions, made.stuck) == (["matched"], (), {})
+
+    def test_leaves_a_role_that_another_technician_of_the_resource_desires(self):
+        rows = [Row(ANN, L1, R1), Row(BOB, L1, R1)]
+        made = plan([Desired(ANN, R1), Desired(BOB, R1, HAND)], rows, {L1}, [contact(L1, R1, HAND)], written={L1: HAND})
+        assert (kinds(made), made.stuck) == (["matched"], {})
+
     def test_leaves_the_role_where_none_is_desired(self):
         made = plan([Desired(ANN, R1)], [Row(ANN, L1, R1)], {L1}, [contact(L1, R1, HAND)])
         assert (kinds(made), made.actions) == (["matched"], ())
@@ -134,6 +157,21 @@ class TestPlan:
         rows = [Row(ANN, L1, None), Row(BOB, L1, R1)]
         made = plan([Desired(ANN, None), Desired(BOB, R1)], rows, {L1}, [contact(L1, R1)])
         assert (kinds(made), made.actions) == (["matched"], ())
+
+    @pytest.mark.parametrize("row", [[], [Row(ANN, None, None)]], ids=["no row", "a row without line"])
+    def test_keeps_the_line_of_who_has_no_resource_and_whose_row_is_lost(self, row):
+        made = plan([Desired(ANN, None)], row, {L1}, [contact(L1, R1)], staying={L1: (ANN,)})
+        naming = Remap(ANN, L1, R1) if row else Adopt(ANN, L1, R1)
+        assert (kinds(made), made.actions, made.stuck) == (["missing_row"], (naming,), {})
+
+    def test_keeps_the_line_of_who_has_no_resource_and_is_desired_elsewhere(self):
+        made = plan([], [Row(BOB, L1, None)], {L1}, [contact(L1, R1)], staying={L1: (ANN,)})
+        assert (kinds(made), made.actions, [*made.stuck]) == (["undesired_owned"], (Forget(BOB),), [L1])
+        assert str(ANN.technician_id) in made.diagnostics[0]
+
+    def test_leaves_the_line_of_who_has_no_resource_to_the_person_who_has_taken_it(self):
+        made = plan([Desired(ANN, None)], [], [], [contact(L1, R1)], staying={L1: (ANN,)})
+        assert (kinds(made), made.actions, made.stuck) == (["unknown_in_flex"], (), {})
 
     def test_reports_the_lost_line_of_who_has_no_resource(self):
         made = plan([Desired(ANN, None)], [Row(ANN, L1, None)], {L1}, [])

@@ -137,12 +137,18 @@ class TestRows:
             ({"type": {"data": "contact"}}, "has no type"),
             ({"managedResourceLineItemType": "inventory"}, "has two types"),
             ({"type": "Contact"}, "a type that isn't known"),
+            ({"type": "Contact", "resourceId": None}, "a type that isn't known"),
             ({"type": "header"}, "a type that isn't known"),
             ({"type": "inventory"}, "is one of ours, but no contact"),
             ({"type": "header", "resourceId": None}, "is one of ours, but no contact"),
-            ({"children": {}}, "children of row .* aren't shown"),
-            ({"children": "none"}, "children of row .* aren't shown"),
-            ({"children": None, "leaf": False}, "children of row .* aren't shown"),
+            ({"children": {}}, "under line .* isn't shown"),
+            ({"children": "none"}, "under line .* isn't shown"),
+            ({"children": None, "leaf": False}, "under line .* isn't shown"),
+            ({"leaf": False}, "under line .* isn't shown"),
+            ({"children": None, "container": True}, "under line .* isn't shown"),
+            ({"children": None, "leaf": "false"}, "in no way that is known"),
+            ({"leaf": 0}, "in no way that is known"),
+            ({"children": None, "container": "true"}, "in no way that is known"),
             ({"children": [row()]}, f"line {LINE} is there twice"),
         ],
         ids=str,
@@ -195,6 +201,9 @@ class TestRecord:
             {"id": str(LINE), "children": [{"id": str(TECH)}, {"id": str(TECH)}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "leaf": False}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "container": True}]},
+            {"id": str(LINE), "children": [{"id": str(TECH), "leaf": False, "children": []}]},
+            {"id": str(LINE), "children": [{"id": str(TECH), "leaf": "false"}]},
+            {"id": str(LINE), "children": [{"id": str(TECH), "container": "true"}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "type": 7}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "resourceId": str(TECH), "resource": {"id": str(LINE)}}]},
         ],
@@ -205,10 +214,35 @@ class TestRecord:
             items(record, LINE)
         assert "\n" not in str(unreadable.value)
 
-    def test_with_an_empty_header_is_read(self):
-        """It is a container, and a leaf."""
-        header = {"id": str(TECH), "type": "header", "leaf": True, "container": True}
+    @pytest.mark.parametrize(
+        ("item", "may_be"),
+        [
+            (Item(), True),
+            (Item("contact"), True),
+            (Item("Contact"), True),
+            (Item("contact-line-item"), True),
+            (Item("person", TECH), True),
+            (Item("inventory", TECH), False),
+            (Item("header"), False),
+        ],
+        ids=str,
+    )
+    def test_may_have_a_word_of_its_own_for_contacts(self, item, may_be):
+        assert item.may_be_contact == may_be
+
+    @pytest.mark.parametrize(
+        "told", [{"leaf": True, "container": True}, {"leaf": True, "children": []}, {"children": []}, {}], ids=str
+    )
+    def test_with_an_empty_header_is_read(self, told):
+        header = {"id": str(TECH), "type": "header", **told}
         assert items({"id": str(LINE), "children": [header]}, LINE) == {TECH: Item("header")}
+        assert read([header], []) == [Line(TECH, "other", None)]
+
+    @pytest.mark.parametrize(
+        "told", [{"leaf": False}, {"container": True}, {"leaf": False, "container": True}], ids=str
+    )
+    def test_of_an_empty_crew_call_is_read(self, told):
+        assert items({"id": str(LINE), "children": [], **told}, LINE) == {}
 
     @given(ANYTHING)
     def test_of_any_json_is_one_or_unreadable(self, answer):

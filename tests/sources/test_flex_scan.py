@@ -97,7 +97,8 @@ def fired(crew: Crew) -> None:
 
 
 def orphan(crew: Crew) -> None:
-    own(crew.agency.conn, crew.booked.element, crew.agency.by_hand("add", crew.booked))
+    line_id = crew.agency.by_hand("add", crew.booked, resource := uuid4())
+    own(crew.agency.conn, crew.booked.element, line_id, resource)
 
 
 def other_role(crew: Crew) -> None:
@@ -290,8 +291,8 @@ class TestClasses:
     def test_orphan_with_others_under_it_is_named_and_not_planned(self, crew):
         """No repair deletes it, so none fails because it stays; and no night is confirmed while it does."""
         fired(crew)
-        line_id = crew.agency.by_hand("add", crew.booked)
-        own(crew.agency.conn, crew.booked.element, line_id)
+        line_id = crew.agency.by_hand("add", crew.booked, resource := uuid4())
+        own(crew.agency.conn, crew.booked.element, line_id, resource)
         crew.agency.by_hand("gear", crew.booked, line=line_id)
         summary = crew.agency.scan()
         assert (summary.metrics["undesired_owned"], changes(summary)) == (2, (0, 0, 1))
@@ -787,8 +788,8 @@ class TestRepair:
 
     def test_that_leaves_an_orphan_fails_once_all_else_is_done(self, crew):
         agency = crew.agency
-        line_id = agency.by_hand("add", crew.booked)
-        own(agency.conn, crew.booked.element, line_id)
+        line_id = agency.by_hand("add", crew.booked, resource := uuid4())
+        own(agency.conn, crew.booked.element, line_id, resource)
         fired(crew)
         summary = agency.scan()
         assert changes(summary) == (0, 0, 2)

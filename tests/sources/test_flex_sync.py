@@ -333,8 +333,8 @@ class TestLog:
 
     def test_failed_prune_does_not_fail_the_sync(self, synced):
         booked = synced.book()
-        line_id = synced.by_hand("add", booked)
-        own(synced.conn, booked.element, line_id)
+        line_id = synced.by_hand("add", booked, resource := uuid4())
+        own(synced.conn, booked.element, line_id, resource)
         synced.fault("status", LINE, "DELETE", status=409)
         result = synced.sync().result
         assert (result["ok"], result["orphans_failed"], result["orphans_pruned"], result["removed"]) == (True, 1, 0, 0)
@@ -348,7 +348,8 @@ class TestLog:
     def test_prune_setting(self, synced, setting, left):
         synced.variables["FLEX_SYNC_PRUNE_ORPHANS"] = setting
         booked = synced.book()
-        own(synced.conn, booked.element, synced.by_hand("add", booked))
+        line_id = synced.by_hand("add", booked, resource := uuid4())
+        own(synced.conn, booked.element, line_id, resource)
         synced.sync()
         assert (len(synced.crew(booked)), synced.synced()["rows_deleted"]) == (left, 1 - left)
 

@@ -7,6 +7,7 @@ import pytest
 
 from include.sources.base import IntegrityFailed, SyncFailed
 from include.sources.flex import element, gate
+from include.sources.flex.undo import FlexCopy
 from include.warehouse import sync_log
 from include.warehouse.fence import FenceError
 from include.warehouse.rollback import Conflict, RollbackRefused
@@ -308,6 +309,49 @@ class TestConflicts:
         synced.roll_back(second)
         synced.roll_back(first)
         assert synced.crew(booked) == {}
+
+    @pytest.mark.parametrize("later", [False, True], ids=["", "after a later sync"])
+    def test_with_a_role_that_a_person_has_set_since(self, synced, booked, later):
+        who, resource = synced.hire(booked)
+        synced.sync()
+        synced.recast(who, "FOH-E")
+        sync_id = synced.sync().sync_id
+        if later:
+            synced.hire(booked)
+            synced.sync()
+        synced.by_hand("role", booked, resource, role=LEAD)
+        with pytest.raises(RollbackRefused, match=rf"1 business roles that people have set since .*{resource}"):
+            synced.roll_back(sync_id)
+        assert len(synced.roll_back(sync_id, dry_run=True).conflicts) == 1
+        assert synced.crew(booked)[resource].role_id == LEAD
+        synced.roll_back(sync_id, force=True)
+        assert synced.crew(booked)[resource].role_id == HAND
+
+    def test_with_a_role_that_a_person_sets_meanwhile_end_it(self, synced, booked, monkeypatch):
+        who, resource = synced.hire(booked)
+        synced.sync()
+        synced.recast(who, "FOH-E")
+        sync_id = synced.sync().sync_id
+        conflicts = FlexCopy.conflicts
+
+        def before(copy: FlexCopy, sync_id: int) -> list[Conflict]:
+            found = conflicts(copy, sync_id)
+            synced.by_hand("role", booked, resource, role=LEAD)
+            return found
+
+        monkeypatch.setattr(FlexCopy, "conflicts", before)
+        with pytest.raises(SyncFailed, match="a person has set another business role on line"):
+            synced.roll_back(sync_id)
+        assert synced.crew(booked)[resource].role_id == LEAD
+
+    def test_are_none_with_a_role_that_a_person_has_set_back(self, synced, booked):
+        who, resource = synced.hire(booked)
+        synced.sync()
+        synced.recast(who, "FOH-E")
+        sync_id = synced.sync().sync_id
+        synced.by_hand("role", booked, resource, role=HAND)
+        assert synced.roll_back(sync_id).conflicts == ()
+        assert synced.crew(booked)[resource].role_id == HAND
 
     def test_with_a_role_that_was_none(self, synced, booked):
         _, resource = synced.hire(booked)

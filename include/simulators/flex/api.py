@@ -41,7 +41,8 @@ def endpoint_of(path: str) -> tuple[str, dict[str, UUID]]:
 
 def _rows(account: Account, call: Call) -> Answer:
     lines, parent_id = _node(account, call)
-    return ok(account.shapes.rows(lines, parent_id, call.query.get("codeList", ())))
+    codes = call.query.get("codeList", ())
+    return ok(account.shapes.rows(lines, parent_id, codes, account.config.headers))
 
 
 def _positions(account: Account, call: Call) -> Answer:
@@ -54,7 +55,7 @@ def _item(account: Account, call: Call) -> Answer:
         lines, parent_id = _node(account, call)
     except Refused:
         return _gone_line(account)
-    items = account.shapes.items(lines, parent_id, _ITEM_KEYS, account.config.records)
+    items = account.shapes.items(lines, parent_id, _ITEM_KEYS, account.config.records, account.config.headers)
     return ok({"id": node_id, **account.shapes.nested(node_id, items, _ITEM_KEYS)})
 
 

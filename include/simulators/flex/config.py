@@ -12,6 +12,7 @@ ROLES = (
 )
 
 Tell = Literal["whole", "types", "ids"]
+Headers = Literal["leaf", "open", "closed"]
 
 
 @dataclass(frozen=True)
@@ -41,5 +42,8 @@ class Config:
     records: Tell | None = None
     """What a crew call's own record tells of the lines on it beside their ids: type and resource, the type, nothing;
     None: one line this, another that."""
+    headers: Headers = "leaf"
+    """What rows and records show of a header: an empty one is a leaf; it is none (`open`); no header is one, and what
+    lies under it is not shown (`closed`)."""
     bulk_delete: Literal["lineItemIds", "lineItemId", "ids"] | None = None
     """The parameter by which several lines are deleted at once; None: they can't be."""

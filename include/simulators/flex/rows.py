@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from include.simulators.flex.config import Tell
+from include.simulators.flex.config import Headers, Tell
 from include.simulators.flex.faults import Spoil
 from include.simulators.flex.store import Line
 
@@ -22,9 +22,11 @@ class Shapes:
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def rows(self, lines: Sequence[Line], parent_id: UUID | None, codes: Sequence[str]) -> list[Row]:
+    def rows(
+        self, lines: Sequence[Line], parent_id: UUID | None, codes: Sequence[str], headers: Headers = "leaf"
+    ) -> list[Row]:
         """Rows of the lines under a header (None: on the element), with those under them and the fields of `codes`."""
-        return [self._row(line, lines, codes) for line in lines if line.parent_id == parent_id]
+        return [self._row(line, lines, codes, headers) for line in lines if line.parent_id == parent_id]
 
     def positions(self, lines: Sequence[Line], parent_id: UUID | None) -> list[Row]:
         """The lines under a header, all at one level, with nothing but where they are."""
@@ -40,10 +42,15 @@ class Shapes:
         ]
 
     def items(
-        self, lines: Sequence[Line], parent_id: UUID | None, keys: Sequence[str], tell: Tell | None = None
+        self,
+        lines: Sequence[Line],
+        parent_id: UUID | None,
+        keys: Sequence[str],
+        tell: Tell | None = None,
+        headers: Headers = "leaf",
     ) -> list[Row]:
         """Line items under a header, with those under them under one of `keys`; not all `tell` resource or type."""
-        return [self._item(line, lines, keys, tell) for line in lines if line.parent_id == parent_id]
+        return [self._item(line, lines, keys, tell, headers) for line in lines if line.parent_id == parent_id]
 
     def nested(self, thing: UUID, items: list[Row], keys: Sequence[str]) -> Row:
         """Items under one of `keys`, where a dot leads further down."""
@@ -66,8 +73,8 @@ class Shapes:
         )
         return self._of(line_id, "added").choice(forms)
 
-    def _row(self, line: Line, lines: Sequence[Line], codes: Sequence[str]) -> Row:
-        children = self.rows(lines, line.id, codes)
+    def _row(self, line: Line, lines: Sequence[Line], codes: Sequence[str], headers: Headers) -> Row:
+        children = self.rows(lines, line.id, codes, headers) if headers != "closed" else []
         values = {
             "contact": name_of(line.resource_id) if line.kind == "contact" else None,
             "business-role": line.role_id,
@@ -77,17 +84,18 @@ class Shapes:
             **self._resource(line),
             **self._type(line),
             **{code: self._value(line, value) for code, value in values.items() if code in codes},
-            "leaf": not children,
+            "leaf": not children and (line.kind != "header" or headers == "leaf"),
             "container": line.kind == "header",
             "children": children,
         }
 
-    def _item(self, line: Line, lines: Sequence[Line], keys: Sequence[str], tell: Tell | None) -> Row:
+    def _item(self, line: Line, lines: Sequence[Line], keys: Sequence[str], tell: Tell | None, headers: Headers) -> Row:
         forms = {"whole": self._resource(line) | self._type(line), "types": self._type(line), "ids": {}}
         told = forms[tell or self._of(line.id, "item").choice([*forms])]
-        items = self.items(lines, line.id, keys, tell)
+        items = self.items(lines, line.id, keys, tell, headers) if headers != "closed" else []
         shown = self.nested(line.id, items, keys) if items or line.kind == "header" else {}
-        return {"id": line.id, **told, **shown}
+        leaf = {"leaf": False} if line.kind == "header" and headers != "leaf" else {}
+        return {"id": line.id, **told, **leaf, **shown}
 
     def _resource(self, line: Line) -> Row:
         if line.resource_id is None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from include.confidence.account import Account
 from include.confidence.unproven import Doubt
 from include.sources.flex.desired import Crew
-from include.sources.flex.plan import Plan, why_held
+from include.sources.flex.plan import Member, Plan
 from include.sources.flex.rows import CONTACT, Line
 
 CALLS, LINES, ROWS = "flex_crew_calls", "flex_line_items", "flex_crew_assignments"
@@ -40,42 +40,59 @@ class ElementAccounts:
 
 
 def proven(
-    element_id: UUID, crew: Crew, lines: Sequence[Line], plan: Plan, kept: Collection[UUID] = ()
+    element_id: UUID,
+    crew: Crew,
+    lines: Sequence[Line],
+    plan: Plan,
+    *,
+    stuck: Mapping[UUID, str],
+    spared: Collection[UUID] = (),
+    planned: bool,
 ) -> ElementAccounts:
     """Return the accounts of a crew call whose lines are all known.
 
-    A contact with a role to be written is unproven if Flex does not show its role. A crew call that can't be written as
-    it is counts as differing, and is named as well: nothing is planned for it, so the run may not count as confirmed.
-    Likewise the lines `kept`, orphans that can't be deleted: they are surplus, and named.
+    A contact with a role to be written is unproven if Flex does not show its role. What differs and can't be changed is
+    counted as differing or surplus, and is named as well: nothing is planned for it, so the run may not count as
+    confirmed. This holds for a crew call that can't be written as it is, and for the lines `stuck`, with the reason.
+
+    - `spared`: orphans that stay because of the setting, which puts them out of scope
+    - `planned`: a repair would change something
     """
     contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
-    of_lines, without_role = _line_account(crew, contacts, plan)
+    of_lines, without_role = _line_account(crew, contacts, plan, spared)
     of_rows = _row_account(crew, contacts)
-    found = {finding.kind for finding in plan.findings}
+    strayed = _strayed(crew, contacts)
+    found = {finding.kind for finding in plan.findings if not {*finding.line_ids} & {*spared}}
     in_step = not plan.refusals and found <= IN_STEP and of_rows.equal == of_rows.live + of_rows.missing
     call = Counter(listed=1, live=1)
     call["refused" if plan.refusals else "compared"] += 1
     call["equal" if in_step else "differing"] += 1
+    reasons = plan.refusals or ([] if planned else sorted({*stuck.values(), *strayed.values()}))
     return ElementAccounts(
         {CALLS: Account(**call), LINES: of_lines, ROWS: of_rows},
         {
-            CALLS: [Doubt([str(element_id)], "; ".join(plan.refusals), looked=True)] if plan.refusals else [],
+            CALLS: [Doubt([str(element_id)], "; ".join(reasons), looked=True)] if reasons else [],
             LINES: [
                 *_doubts(element_id, without_role, ROLE_NOT_TOLD),
-                *(doubt for line_id in sorted(kept) for doubt in _doubts(element_id, [line_id], why_held(line_id))),
+                *(doubt for line_id in sorted(stuck) for doubt in _doubts(element_id, [line_id], stuck[line_id])),
             ],
+            ROWS: [_doubt_of_row(member, strayed[member]) for member in sorted(strayed)],
         },
     )
 
 
-def _line_account(crew: Crew, contacts: Mapping[UUID, Line], plan: Plan) -> tuple[Account, list[UUID]]:
+def _line_account(
+    crew: Crew, contacts: Mapping[UUID, Line], plan: Plan, spared: Collection[UUID]
+) -> tuple[Account, list[UUID]]:
     """Return the account of the contacts' lines, and the lines whose role Flex does not show although it matters."""
     figures = _listed_lines(crew, contacts) + Counter(live=len(contacts))
     without_role: list[UUID] = []
     for finding in plan.findings:
         unsure = [each for each in finding.line_ids if finding.kind == "role_mismatch" and not contacts[each].role_told]
         without_role += unsure
-        if finding.line_ids:
+        if {*finding.line_ids} & {*spared}:
+            figures["out_of_scope"] += len(finding.line_ids)
+        elif finding.line_ids:
             figures["unproven" if unsure else COUNTED_AS[finding.kind]] += len(finding.line_ids)
         elif finding.resource_id:
             figures["missing"] += 1
@@ -93,6 +110,21 @@ def _row_account(crew: Crew, contacts: Mapping[UUID, Line]) -> Account:
             figures["equal" if _leads(row.line_id, wanted[row.member], contacts) else "differing"] += 1
     figures["missing"] += len(_without_row(crew))
     return Account(**figures)
+
+
+def _strayed(crew: Crew, contacts: Mapping[UUID, Line]) -> dict[Member, str]:
+    """Return the rows of desired technicians without a contact whose line is not here, each with what to do.
+
+    Nothing can be planned for them: no line can be added without a contact.
+    """
+    without = {each.member for each in crew.desired if each.resource_id is None}
+    return {
+        row.member: f"the row of technician {row.member.technician_id} names line {row.line_id}, which is not on this"
+        " crew call, and nothing can be added here, as the profile names no resource in Flex. Set the resource, or"
+        " take the technician off the job"
+        for row in crew.rows
+        if row.member in without and not _leads(row.line_id, None, contacts)
+    }
 
 
 def unproven(element_id: UUID, crew: Crew, why: str) -> ElementAccounts:
@@ -115,10 +147,7 @@ def unproven(element_id: UUID, crew: Crew, why: str) -> ElementAccounts:
         {
             CALLS: [Doubt([str(element_id)], why, looked=True)],
             LINES: _doubts(element_id, [*known, *lost], why),
-            ROWS: [
-                Doubt([str(each.crew_call_id), str(each.technician_id)], why, looked=True)
-                for each in sorted([*rows, *without])
-            ],
+            ROWS: [_doubt_of_row(each, why) for each in sorted([*rows, *without])],
         },
     )
 
@@ -161,6 +190,10 @@ def _leads(line_id: UUID | None, resource_id: UUID | None, contacts: Mapping[UUI
     if line_id not in contacts:
         return line_id is None and resource_id is None
     return resource_id in (None, contacts[line_id].resource_id)
+
+
+def _doubt_of_row(member: Member, why: str) -> Doubt:
+    return Doubt([str(member.crew_call_id), str(member.technician_id)], why, looked=True)
 
 
 def _doubts(element_id: UUID, things: Iterable[UUID], why: str) -> list[Doubt]:

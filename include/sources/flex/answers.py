@@ -11,7 +11,7 @@ from include.sources.flex.rows import CHILDREN
 REST = "Flex is the copy: names, times and prices that people enter there are theirs, and are never written here"
 
 # Of the fields that are read; the role comes as a text or an object.
-TYPES = {"id": "text", "resourceId": "text", "children": "list", "leaf": "flag"}
+TYPES = {"id": "text", "resourceId": "text", "children": "list", "leaf": "flag", "container": "flag"}
 
 ANSWERS = (
     ReadAnswer(
@@ -25,12 +25,11 @@ ANSWERS = (
             "resource.resourceId": "the contact",
             "business-role": "the contact's role",
             "children": "the lines below it",
-            "leaf": "whether lines below it are not shown",
+            **dict.fromkeys(("leaf", "container"), "whether lines below it are not shown"),
             **dict.fromkeys(("exceptionMessage", "error", "errors", "message"), "an error in place of the line"),
         },
         ignored={
             "rootLineId": "the crew call was asked for by its id",
-            "container": "the list shows by leaf and children what lies below",
             "contact": "a person's name, which the profile has",
         },
         rest=REST,

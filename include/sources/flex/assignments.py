@@ -1,6 +1,6 @@
 """Our rows of a crew, with their audit, and the lines in Flex that are ours."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from psycopg import Connection
@@ -47,6 +47,12 @@ KEEP = """
 INSERT INTO flex.kept_line (flex_line_item_id, flex_element_id) VALUES (%s, %s) ON CONFLICT DO NOTHING
 """
 
+LEARN = """
+UPDATE flex.owned_line o SET flex_resource_id = seen.resource_id
+FROM unnest(%s::uuid[], %s::uuid[]) AS seen (line_id, resource_id)
+WHERE o.flex_line_item_id = seen.line_id AND o.flex_resource_id IS NULL
+"""
+
 GONE = """
 UPDATE flex.owned_line SET gone_at = clock_timestamp() WHERE flex_line_item_id = ANY (%s) AND gone_at IS NULL
 """
@@ -75,6 +81,12 @@ def record_own_line(
 def record_foreign_line(conn: Connection, line_id: UUID, element_id: UUID) -> None:
     """Store that somebody else has made the line: it is never deleted."""
     conn.execute(KEEP, [line_id, element_id])
+
+
+def learn_contacts(conn: Connection, contacts: Mapping[UUID, UUID]) -> None:
+    """Store whose lines of ours are, by line, where nobody knows it yet. A line whose contact changes is a person's."""
+    if contacts:
+        conn.execute(LEARN, [[*contacts], [*contacts.values()]])
 
 
 def mark_gone(conn: Connection, line_ids: Iterable[UUID]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from include.api.errors import ApiError, FixConfiguration, NotSent
-from include.sources.flex import desired
+from include.sources.flex import assignments, desired
 from include.sources.flex.accounts import IN_STEP, ElementAccounts, proven
 from include.sources.flex.accounts import unproven as unproven_of
 from include.sources.flex.crews import FlexContext
@@ -26,7 +26,9 @@ from include.sources.flex.plan import (
     back_key,
     held_orphans,
     key,
+    orphans,
     stale_key,
+    why_held,
 )
 from include.sources.flex.planner import wanted
 from include.sources.flex.rows import Unreadable
@@ -72,6 +74,8 @@ def compare_element(context: FlexContext, element_id: UUID, *, uncertain: bool =
         log.warning("element %s is unreadable: %s", element_id, error)
         examples = {**doubted, "unreadable": [str(element_id)]}
         return Compared(element_id, {**sizes, "unreadable": 1}, unproven_of(element_id, crew, str(error)), examples)
+    if not uncertain:
+        assignments.learn_contacts(context.conn, crew.learnable(looked.lines))
     current, stale = _without_stale(crew, looked)
     plan = wanted(current, looked.lines)
     for refusal in plan.refusals:
@@ -83,10 +87,12 @@ def compare_element(context: FlexContext, element_id: UUID, *, uncertain: bool =
     examples = doubted | _examples(element_id, plan)
     if uncertain:
         return Compared(element_id, figures, unproven_of(element_id, crew, IN_DOUBT), examples)
-    # Without pruning orphans stay anyway.
-    kept = held_orphans(plan, looked.lines) if context.prune else frozenset()
-    planned = _planned(context, plan, stale, looked, kept)
-    return Compared(element_id, figures, proven(element_id, crew, looked.lines, plan, kept), examples, planned)
+    held_back = held_orphans(plan, looked.lines) if context.prune else frozenset()
+    planned = _planned(context, plan, stale, looked, held_back)
+    stuck = plan.stuck | {line_id: why_held(line_id) for line_id in held_back}
+    spared = frozenset() if context.prune else orphans(plan)
+    accounts = proven(element_id, crew, looked.lines, plan, stuck=stuck, spared=spared, planned=bool(planned))
+    return Compared(element_id, figures, accounts, examples, planned)
 
 
 def concerns_all(error: ApiError) -> bool:
@@ -99,14 +105,15 @@ def _read(context: FlexContext, element_id: UUID, crew: Crew) -> Looked:
     looked = look(context.api, context.conn, element_id, crew, context.source.pauses, with_record=True)
     found = {finding.kind for finding in wanted(crew, looked.lines).findings}
     # The record does not show roles.
-    if "role_mismatch" in found or not (looked.agreed_on_contacts or found <= IN_STEP):
+    settled = found <= IN_STEP and not crew.learnable(looked.lines)
+    if "role_mismatch" in found or not (looked.agreed_on_contacts or settled):
         require_same(context.api, element_id, crew, looked)
     return looked
 
 
 def _without_stale(crew: Crew, looked: Looked) -> tuple[Crew, list[Member]]:
     """Return the crew without rows whose line is gone, and the members of those rows. A sync corrects this first."""
-    gone = (looked.gone | crew.gone.keys()) - looked.back
+    gone = (looked.gone | crew.gone.keys() | crew.gone_elsewhere) - looked.back
     stale = [row.member for row in crew.rows if row.line_id in gone]
     rows = tuple(row for row in crew.rows if row.member not in stale)
     owned = {line_id: contact for line_id, contact in crew.owned.items() if line_id not in gone}

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from uuid import UUID
 
+import psycopg
+
 from include.api.errors import FixConfiguration, NotFound, NotSent, TryLater
-from include.sources.flex import assignments, calls, desired, gate
+from include.sources.flex import assignments, calls, desired, gate, row_errors
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, GateClosed, GateLost, Write
@@ -39,7 +41,7 @@ from include.sources.flex.plan import (
     why_held,
 )
 from include.sources.flex.planner import Planner, wanted
-from include.sources.flex.proof import prove
+from include.sources.flex.proof import Proof, prove
 from include.sources.flex.report import FAILED, Event, Kind, Report, State
 from include.sources.flex.rows import Line, Unreadable
 from include.sources.flex.sent import Sent
@@ -100,6 +102,8 @@ class _Element:
         # The lines as the newest read shows them.
         self._shown: Sequence[Line] = ()
         self._plan = Plan((), (), (), ())
+        # Why the rows of proven writes could not be stored.
+        self._row_error: psycopg.Error | None = None
 
     def run(self) -> Report:
         """Read, plan and write, again if the crew changes meanwhile; return the report."""
@@ -113,6 +117,10 @@ class _Element:
         except (Unreadable, NotFound, TryLater) as error:
             report = self._report("unreadable", f"element {self._id} could not be read: {error}")
             return replace(report, answered=not isinstance(error, TryLater))
+        except psycopg.Error as error:
+            if not row_errors.concerns_one(error):
+                raise
+            return self._report("failed", row_errors.told(self._id, error))
 
     def _passes(self) -> State:
         """Read, plan and write; return the state to report.
@@ -122,6 +130,7 @@ class _Element:
         changes, lost = 0, set[str]()
         while changes < PASSES:
             self._problems, self._orphans_left, self._waiting, self._named = [], [], [], {}
+            self._row_error = None
             try:
                 self._read()
                 if self._plan.refusals:
@@ -164,7 +173,7 @@ class _Element:
         self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         self._looked = retry_unreadable(self._worker.pauses, self._look)
         self._shown = self._looked.lines
-        if self._store_gone_and_back():
+        if self._store_gone_and_back() or self._learn_contacts():
             self._crew = desired.crew(self._conn, self._id, self._worker.roles)
         if self._planner is wanted and self._crew.over and not self._looked.exists:
             # Else a change of a person would be tried for ever on all the old crew calls that Flex has deleted.
@@ -183,8 +192,8 @@ class _Element:
         believes_gone = self._believes_gone
         looked = look(self._api, self._conn, self._id, self._crew, self._worker.pauses, believes_gone=believes_gone)
         actions = self._planner(self._crew, looked.lines).actions
-        # A line that is back counts as ours, so there may be more to do.
-        if not actions and not looked.back:
+        # A line that is back counts as ours, so there may be more to do. Both lists have to tell whose a line is.
+        if not actions and not looked.back and not self._crew.learnable(looked.lines):
             return looked
         if not looked.agreed:
             looked = confirmed(self._api, self._id, looked)
@@ -196,7 +205,7 @@ class _Element:
     def _store_gone_and_back(self) -> bool:
         """Store which lines are gone or back, and drop our rows that name gone lines. Return whether it did any."""
         gone, back = self._looked.gone, self._looked.back
-        lost = (gone | self._crew.gone.keys()) - back
+        lost = (gone | self._crew.gone.keys() | self._crew.gone_elsewhere) - back
         stale = [row for row in self._crew.rows if row.line_id in lost]
         if not (gone or back or stale):
             return False
@@ -208,6 +217,14 @@ class _Element:
         self._events += [Event("stale", row.resource_id, (row.member,)) for row in stale]
         self._events += [Event("back", line.resource_id, ()) for line in self._looked.lines if line.line_id in back]
         return True
+
+    def _learn_contacts(self) -> bool:
+        """Store whose lines of ours are, if nobody knew it. Return whether it did any."""
+        contacts = self._crew.learnable(self._looked.lines)
+        if contacts:
+            with self._writing():
+                assignments.learn_contacts(self._conn, contacts)
+        return bool(contacts)
 
     def _carry_out(self) -> None:
         """Carry out the plan. If a technician gets another line, the old one is deleted after the new one is proven."""
@@ -371,13 +388,18 @@ class _Element:
 
     @contextmanager
     def _proving(self) -> Iterator[None]:
-        """Prove what was sent in the block by a read, even if the block fails. Raises _InDoubt."""
+        """Prove what was sent in the block by a read, even if the block fails. Raises _InDoubt.
+
+        Raises psycopg.Error if rows can't be stored. What was proven to be done in Flex is stored all the same.
+        """
         try:
             yield
         except BaseException:
             self._prove()
             raise
         self._prove()
+        if self._row_error:
+            raise self._row_error
 
     def _prove(self) -> None:
         """Prove the writes that were sent and store their outcomes. Raises _InDoubt if an outcome is unknown.
@@ -391,16 +413,14 @@ class _Element:
         proof = prove(self._api, self._id, sent, before=self._looked.lines, mapped=self._crew.mapped, pauses=pauses)
         unknown = proof.unknown
         reasons = "; ".join(sorted({outcome.reason for outcome in unknown.values()}))
-        with self._conn.transaction():
-            for write, outcome in proof.outcomes:
-                if outcome.kind != "unknown":
-                    gate.settle(self._conn, write.operation_id, outcome)
-                if outcome.kind == "done":
-                    self._store_done(write, outcome)
-            if unknown:
-                gate.mark_uncertain(self._conn, self._id, list(unknown), reasons)
-            else:
-                gate.set_open_operation(self._conn, self._gate, None)
+        try:
+            self._store(proof, reasons, with_rows=True)
+        except psycopg.Error as error:
+            if not row_errors.concerns_one(error):
+                raise
+            self._row_error = error
+            # Otherwise nobody would know any more what was done in Flex. The next sync writes the rows.
+            self._store(proof, reasons, with_rows=False)
         for write, outcome in proof.outcomes:
             self._add_event(write, outcome)
         self._shown = self._shown if proof.lines is None else proof.lines
@@ -409,8 +429,23 @@ class _Element:
         if unknown:
             raise _InDoubt(f"{reasons} ({len(unknown)} of {len(sent)} writes)")
 
+    def _store(self, proof: Proof, reasons: str, *, with_rows: bool) -> None:
+        """Store the outcomes in one transaction, with our rows or without."""
+        with self._conn.transaction():
+            for write, outcome in proof.outcomes:
+                if outcome.kind != "unknown":
+                    gate.settle(self._conn, write.operation_id, outcome)
+                if outcome.kind == "done":
+                    self._store_done(write, outcome)
+                if outcome.kind == "done" and with_rows:
+                    self._store_rows(write, outcome)
+            if proof.unknown:
+                gate.mark_uncertain(self._conn, self._id, list(proof.unknown), reasons)
+            else:
+                gate.set_open_operation(self._conn, self._gate, None)
+
     def _store_done(self, each: Sent, outcome: Outcome) -> None:
-        """Store in our tables what a write has done in Flex."""
+        """Store which line a write has made or deleted in Flex."""
         match each.action:
             case Add() as action:
                 member = action.members[0]
@@ -418,9 +453,15 @@ class _Element:
                 assignments.record_own_line(
                     self._conn, outcome.line_id, self._id, action.resource_id, call, member, sync_id
                 )
-                self._put(outcome.line_id, action.members)
             case Remove() as action:
                 assignments.mark_gone(self._conn, [action.line_id])
+
+    def _store_rows(self, each: Sent, outcome: Outcome) -> None:
+        """Change our rows as a write has changed Flex."""
+        match each.action:
+            case Add() as action:
+                self._put(outcome.line_id, action.members)
+            case Remove() as action:
                 self._drop(action.members)
 
     def _add_event(self, each: Sent, outcome: Outcome) -> None:

@@ -5,7 +5,8 @@ another crew call's, the other shows that. A line that we know is gone only if n
 answers 404. The record may leave out whose a line is; then the rows are read twice.
 
 A token that has lost the right to see contacts may get the same answers about all of them. So a crew that is gone as a
-whole is believed only if Flex shows a line of ours elsewhere.
+whole is believed only if Flex shows a line that we know elsewhere. If all lines of people are gone, Flex has to show
+one of theirs: the token may see only what it has made itself.
 """
 
 import logging
@@ -69,9 +70,21 @@ def look(
         again = _look_once(api, element_id, crew, with_record=with_record)
         if ({*again.lines}, again.gone, again.exists) != ({*looked.lines}, looked.gone, looked.exists):
             raise Unreadable("lines of ours were gone, and another read shows something else")
-        if not believes_gone and all(line.kind != CONTACT for line in looked.lines):
-            require_any_shown(api, desired.others(conn, element_id))
+        if not believes_gone:
+            _require_not_hidden(api, conn, element_id, crew, looked)
     return looked
+
+
+def _require_not_hidden(api: ApiClient, conn: Connection, element_id: UUID, crew: Crew, looked: Looked) -> None:
+    """Raise Unreadable if the token may not see the lines that are gone.
+
+    It may have lost the right to all contacts, or only to those that it hasn't made itself.
+    """
+    contacts = [line.line_id for line in looked.lines if line.kind == CONTACT]
+    if not contacts:
+        require_any_shown(api, desired.others(conn, element_id))
+    if looked.gone - crew.owned.keys() and crew.owned.keys() >= {*contacts}:
+        require_any_shown(api, desired.others(conn, element_id, of_people=True))
 
 
 def _look_once(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool) -> Looked:
@@ -126,12 +139,12 @@ def require_there(looked: Looked, element_id: UUID, crew: Crew) -> None:
 
 
 def require_any_shown(api: ApiClient, others: Sequence[UUID]) -> None:
-    """Raise Unreadable if there are lines of ours on other crew calls, and Flex shows none of them."""
+    """Raise Unreadable if we know of lines on other crew calls, and Flex shows none of them."""
     if others and not any(calls.exists(api, line_id) for line_id in others):
         raise Unreadable(
-            f"Flex shows none of our lines here, and none of {len(others)} asked for on other crew calls either, as if"
-            " the token had lost the right to see contacts. If it has its rights, and Flex has really lost all of them,"
-            " trigger flex_sync with mode full"
+            f"Flex shows none of the lines that we know here, and none of {len(others)} asked for on other crew calls"
+            " either, as if the token had lost the right to see contacts, or those that people made. If it has its"
+            " rights, and Flex has really lost all of them, trigger flex_sync with mode full"
         )
 
 
@@ -171,10 +184,11 @@ def _with_held(lines: Collection[Line], items: Mapping[UUID, Item]) -> tuple[Lin
 def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:
     """Return whether the record says of each line what the rows say. Raises Unreadable if it contradicts them.
 
-    Lines that are no contacts may be missing in one of the lists; that does no harm.
+    Lines that are no contacts may be missing in one of the lists; that does no harm. The record may have a word of its
+    own for contacts: a line with an unknown type is what the rows say, if they show it.
     """
     shown = {line.line_id for line in lines}
-    only_items = [line_id for line_id, item in items.items() if line_id not in shown and item.kind in (None, CONTACT)]
+    only_items = [line_id for line_id, item in items.items() if line_id not in shown and item.may_be_contact]
     only_rows = [line.line_id for line in lines if line.kind == CONTACT and line.line_id not in items]
     if only_items or only_rows:
         named = ", ".join(str(line_id) for line_id in [*only_rows, *only_items][:3])
@@ -190,8 +204,8 @@ def _agree(lines: Collection[Line], items: Mapping[UUID, Item]) -> bool:
 def _is_complete(line: Line, item: Item) -> bool:
     """Return whether the record says what a line is and, of a contact, whose. Raises Unreadable if the rows differ."""
     if line.kind != CONTACT:
-        if item.kind == CONTACT:
-            raise Unreadable(f"line {line.line_id} is a contact by the record, and none by the rows")
+        if item.kind is not None and item.may_be_contact:
+            raise Unreadable(f"line {line.line_id} may be a contact by the record, and is none by the rows")
         return item.kind is not None
     if item.resource_id not in (None, line.resource_id):
         raise Unreadable(f"line {line.line_id} has another resource by the record than by the rows")

@@ -4,7 +4,7 @@ Several crew calls of ours may point to the same one in Flex; they are planned t
 however many technicians and crew calls of ours want it.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from uuid import UUID
@@ -35,12 +35,13 @@ class Desired:
     """A technician who should be on a crew call.
 
     `resource_id`: the technician's contact in Flex, None if the profile has none. `role_id`: the business role, None if
-    none is to be written.
+    none is to be written. `has_roles`: the connection names business roles for the department.
     """
 
     member: Member
     resource_id: UUID | None
     role_id: UUID | None = None
+    has_roles: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -153,30 +154,44 @@ class Finding:
 class Plan:
     """What was found, and what to do about it, in this order. If anything is refused, there are no actions.
 
-    `refusals` and `diagnostics` are one line each, with ids and no names.
+    `refusals` and `diagnostics` are one line each, with ids and no names. `stuck`: lines that are not as they should be
+    and for which nothing can be done, each with the reason and what a person has to do.
     """
 
     findings: tuple[Finding, ...]
     actions: tuple[Action, ...]
     refusals: tuple[str, ...]
     diagnostics: tuple[str, ...]
+    stuck: Mapping[UUID, str] = field(default_factory=dict)
 
 
-def plan(desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID], lines: Collection[Line]) -> Plan:
+def plan(
+    desired: Iterable[Desired],
+    rows: Iterable[Row],
+    owned: Collection[UUID],
+    lines: Collection[Line],
+    *,
+    staying: Mapping[UUID, Collection[Member]] | None = None,
+    written: Mapping[UUID, UUID] | None = None,
+) -> Plan:
     """Compare the desired crew of one crew call in Flex with its lines there, our rows and the lines that we made.
 
-    `owned` are the ids of lines that may be deleted; all others are kept. `lines` are all lines of the crew call.
+    - `owned`: ids of lines that may be deleted; all others are kept
+    - `lines`: all lines of the crew call
+    - `staying`, `written`: as `staying` and `roles` in `desired.Crew`
     """
-    crew = _Crew(desired, rows, owned, lines)
+    crew = _Crew(desired, rows, owned, lines, staying or {}, written or {})
     refusals = tuple(crew.refusals())
     found = [*crew.wanted(), *crew.kept(), *crew.others()]
     actions = [action for each in found for action in each.actions]
     actions += crew.forgotten(actions)
+    stuck = {line_id: each.stuck for each in found if each.stuck for line_id in each.finding.line_ids}
     return Plan(
         findings=tuple(each.finding for each in found),
         actions=() if refusals else tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))),
         refusals=refusals,
-        diagnostics=tuple(crew.diagnostics()),
+        diagnostics=(*crew.diagnostics(), *stuck.values()),
+        stuck=stuck,
     )
 
 
@@ -185,11 +200,14 @@ def held(lines: Iterable[Line]) -> frozenset[UUID]:
     return frozenset(line.line_id for line in lines if line.holds)
 
 
+def orphans(plan: Plan) -> frozenset[UUID]:
+    """Return the lines of the plan's orphans."""
+    return frozenset(action.line_id for action in plan.actions if isinstance(action, Remove) and action.orphan)
+
+
 def held_orphans(plan: Plan, lines: Iterable[Line]) -> frozenset[UUID]:
     """Return the lines of the plan's orphans that stay, because others lie under them."""
-    there = held(lines)
-    orphans = (action.line_id for action in plan.actions if isinstance(action, Remove) and action.orphan)
-    return frozenset(line_id for line_id in orphans if line_id in there)
+    return orphans(plan) & held(lines)
 
 
 def why_held(line_id: UUID) -> str:
@@ -215,14 +233,16 @@ def spare_held(plan: Plan, lines: Collection[Line]) -> Plan:
 class _Found:
     finding: Finding
     actions: list[Action] = field(default_factory=list)
+    stuck: str | None = None
 
 
 @dataclass(frozen=True)
 class _Wish:
-    """The members that want one resource, and their roles for it."""
+    """The members that want one resource, and their roles for it. `in_role`: those whose department has roles."""
 
     members: list[Member] = field(default_factory=list)
     roles: set[UUID] = field(default_factory=set)
+    in_role: set[Member] = field(default_factory=set)
 
 
 class _Crew:
@@ -233,9 +253,17 @@ class _Crew:
     """
 
     def __init__(
-        self, desired: Iterable[Desired], rows: Iterable[Row], owned: Collection[UUID], lines: Collection[Line]
+        self,
+        desired: Iterable[Desired],
+        rows: Iterable[Row],
+        owned: Collection[UUID],
+        lines: Collection[Line],
+        staying: Mapping[UUID, Collection[Member]],
+        written: Mapping[UUID, UUID],
     ) -> None:
-        self._owned = owned
+        self._owned, self._written = owned, written
+        # A line that shows another contact than ours is a person's, so nobody needs it to stay.
+        self._staying = {line_id: members for line_id, members in staying.items() if line_id in owned}
         self._rows = {row.member: row for row in rows}
         self._contacts = {line.line_id: line for line in lines if line.kind == CONTACT}
         self._line_of = {line.resource_id: line for line in self._contacts.values()}
@@ -248,6 +276,7 @@ class _Crew:
                 wish = self._wishes.setdefault(each.resource_id, _Wish())
                 wish.members.extend({each.member} - {*wish.members})
                 wish.roles.update({each.role_id} - {None})
+                wish.in_role.update({each.member} if each.has_roles else ())
         self._without_contact = [member for member, each in self._desired.items() if each.resource_id is None]
 
     def refusals(self) -> Iterator[str]:
@@ -283,13 +312,15 @@ class _Crew:
                 yield self._present(line, wish, role_id)
 
     def kept(self) -> Iterator[_Found]:
-        """Yield the lines of desired technicians who have a row but no resource: they stay as they are."""
+        """Yield the lines of desired technicians without a resource: they stay as they are, and rows name them."""
         for line_id, members in self._without_resource().items():
             line = self._contacts.get(line_id)
             if line is None:
                 yield _Found(Finding("missing_in_flex", None, (), members))
             elif line.resource_id not in self._wishes and line.resource_id not in self._duplicates:
-                yield _Found(Finding("matched", line.resource_id, (line_id,), members))
+                naming = self._naming(line, members)
+                kind: Class = "missing_row" if naming else "matched"
+                yield _Found(Finding(kind, line.resource_id, (line_id,), members), naming)
 
     def others(self) -> Iterator[_Found]:
         """Yield the lines that nobody wants, and the resources with several lines."""
@@ -300,7 +331,7 @@ class _Crew:
         kept = self._without_resource()
         for line in self._contacts.values():
             if line.resource_id not in known and line.line_id not in kept:
-                yield self._undesired(line)
+                yield self._stranded(line) if line.line_id in self._staying else self._undesired(line)
 
     def forgotten(self, actions: Iterable[Action]) -> list[Forget]:
         """Return a Forget for each row whose member is not desired, except rows that go with a removed line."""
@@ -310,16 +341,43 @@ class _Crew:
     def _present(self, line: Line, wish: _Wish, role_id: UUID | None) -> _Found:
         kind: Class = "matched"
         actions: list[Action] = []
+        stuck = self._why_role_is_left(line) if wish.in_role and not wish.roles else None
         if role_id and role_id != line.role_id:
-            kind = "role_mismatch"
             actions.append(SetRole(line.line_id, line.resource_id, role_id))
-        for member in wish.members:
+        if actions or stuck:
+            kind = "role_mismatch"
+        if naming := self._naming(line, wish.members):
+            kind = "missing_row"
+        return _Found(Finding(kind, line.resource_id, (line.line_id,), tuple(wish.members)), actions + naming, stuck)
+
+    def _naming(self, line: Line, members: Iterable[Member]) -> list[Action]:
+        """Return the changes after which the rows of these members name the line."""
+        naming: list[Action] = []
+        for member in members:
             row = self._rows.get(member)
             if row is None or row.line_id != line.line_id:
-                kind = "missing_row"
-                naming = Adopt if row is None else Remap
-                actions.append(naming(member, line.line_id, line.resource_id))
-        return _Found(Finding(kind, line.resource_id, (line.line_id,), tuple(wish.members)), actions)
+                change = Adopt if row is None else Remap
+                naming.append(change(member, line.line_id, line.resource_id))
+        return naming
+
+    def _why_role_is_left(self, line: Line) -> str | None:
+        """Say that a line still has the role that we wrote, though none is desired. None if a person has set it."""
+        if line.role_id is None or self._written.get(line.line_id) != line.role_id:
+            return None
+        return (
+            f"line {line.line_id} still shows the business role {line.role_id}, which a sync wrote and nobody desires"
+            " any more. No request takes a role away: take it away in Flex, or assign a role again"
+        )
+
+    def _stranded(self, line: Line) -> _Found:
+        """Return the line of technicians who are desired elsewhere, and for whom no line can be made there."""
+        technicians = ", ".join(sorted({str(member.technician_id) for member in self._staying[line.line_id]}))
+        why = (
+            f"line {line.line_id} stays here: technician {technicians} is desired on another crew call now, where"
+            " nothing can be added, as the profile names no resource in Flex. Set the resource, or take the technician"
+            " off the job"
+        )
+        return _Found(Finding("undesired_owned", line.resource_id, (line.line_id,)), stuck=why)
 
     def _undesired(self, line: Line) -> _Found:
         leading = [row.member for row in self._rows.values() if self._line(row) == line]
@@ -334,10 +392,16 @@ class _Crew:
         return self._contacts.get(row.line_id) or self._line_of.get(row.resource_id)
 
     def _without_resource(self) -> dict[UUID, tuple[Member, ...]]:
-        """Return the lines named by rows of desired members without a resource, with these members."""
+        """Return the lines of desired members without a resource, with these members."""
         named: dict[UUID, tuple[Member, ...]] = {}
         for member in self._without_contact:
             row = self._rows.get(member)
-            if row and row.line_id:
-                named[row.line_id] = (*named.get(row.line_id, ()), member)
+            line_id = row.line_id if row and row.line_id else self._line_made_for(member)
+            if line_id:
+                named[line_id] = (*named.get(line_id, ()), member)
         return named
+
+    def _line_made_for(self, member: Member) -> UUID | None:
+        """Return the line that stays for a member whose row is lost, None if there is none."""
+        made = (line_id for line_id, members in self._staying.items() if member in members)
+        return min((line_id for line_id in made if line_id in self._contacts), default=None)

@@ -11,4 +11,5 @@ Planner = Callable[[Crew, Sequence[Line]], Plan]
 
 def wanted(crew: Crew, lines: Sequence[Line]) -> Plan:
     """Plan to bring the element to the desired crew."""
-    return spare_held(plan(crew.desired, crew.rows, crew.ours(lines), lines), lines)
+    made = plan(crew.desired, crew.rows, crew.ours(lines), lines, staying=crew.staying, written=crew.roles)
+    return spare_held(made, lines)

@@ -49,6 +49,10 @@ class Item:
     resource_id: UUID | None = None
     holds: bool = field(default=False, compare=False)
 
+    @property
+    def may_be_contact(self) -> bool:
+        return self.kind in (None, CONTACT) or _may_be_contact(self.kind, self.resource_id)
+
 
 def read(answer: Any, mapped: Collection[UUID]) -> list[Line]:
     """Return the lines in an answer to row-data (decoded JSON), each before the lines below it.
@@ -103,10 +107,7 @@ def items(answer: Any, element_id: UUID) -> dict[UUID, Item]:
         kind = _type(item, item_id) if any(item.get(key) is not None for key in TYPES) else None
         children = _children(item)
         found[item_id] = Item(kind, _resource(item, item_id), holds=bool(children))
-        # Items below that are not shown may be contacts. An empty header is a leaf too.
-        leaf = item.get("leaf")
-        if children is None and (leaf is False or (leaf is not True and item.get("container") is True)):
-            raise Unreadable(f"what lies under item {item_id} isn't shown")
+        _require_opened(item, children)
         left += children or []
     return found
 
@@ -151,11 +152,33 @@ def _flat(rows: list[Any]) -> Iterator[dict[str, Any]]:
             raise Unreadable("a row comes with an error")
         yield row
         children = row.get("children")
-        if isinstance(children, list):
-            left += children[::-1]
-        # Rows below that are not shown may be contacts.
-        elif children is not None or row.get("leaf") is False:
-            raise Unreadable(f"the children of row {_id(row, 'id')} aren't shown")
+        if children is not None and not isinstance(children, list):
+            raise Unreadable(f"what lies under line {_id(row, 'id')} isn't shown")
+        _require_opened(row, children)
+        left += (children or [])[::-1]
+
+
+def _require_opened(line: Mapping[str, Any], children: list[Any] | None) -> None:
+    """Raise Unreadable if lines may lie under a line that are not shown: they may be contacts.
+
+    `children` are those that are shown, None if the answer does not say. An empty header is a leaf; one that is no leaf
+    and shows nothing contradicts itself.
+    """
+    line_id, leaf, container = _id(line, "id"), line.get("leaf"), line.get("container")
+    if not all(flag is None or isinstance(flag, bool) for flag in (leaf, container)):
+        raise Unreadable(f"line {line_id} says in no way that is known whether others lie under it")
+    if leaf is False and not children:
+        raise Unreadable(
+            f"what lies under line {line_id} isn't shown: it is no leaf, but nothing is under it. If it is an empty"
+            " header, delete it in Flex"
+        )
+    if container and leaf is None and children is None:
+        raise Unreadable(f"what lies under line {line_id} isn't shown")
+
+
+def _may_be_contact(type_: str, resource_id: UUID | None) -> bool:
+    """Return whether a line may be a contact although its type is another: an unknown type may be one's own word."""
+    return type_ not in (CONTACT, GEAR) and (resource_id is not None or CONTACT in type_.lower())
 
 
 def _line(row: dict[str, Any]) -> Line:
@@ -167,9 +190,8 @@ def _line(row: dict[str, Any]) -> Line:
         if resource_id is None:
             raise Unreadable(f"line {line_id} is a contact without a resource")
         return Line(line_id, "contact", resource_id, *_role(row), holds=holds)
-    # A line without a resource is no contact. With a resource and an unknown type it may be one.
-    if resource_id is not None and type_ != GEAR:
-        raise Unreadable(f"line {line_id} has a resource, and a type that isn't known")
+    if _may_be_contact(type_, resource_id):
+        raise Unreadable(f"line {line_id} may be a contact, and has a type that isn't known")
     return Line(line_id, "other", resource_id, holds=holds)
 
 

@@ -2,19 +2,20 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from threading import Event
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from psycopg import Connection
 from psycopg.rows import scalar_row, tuple_row
 
 from include.api.errors import FixConfiguration, NotFound, NotSent, TryLater
 from include.sources.base import OutcomeUnknown, Synced, SyncFailed
-from include.sources.flex import element, record
+from include.sources.flex import element, record, row_errors
 from include.sources.flex.accounts import CALLS
 from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import FlexContext, Scope, each, in_turn
@@ -186,7 +187,7 @@ def carried_out(
     def one(conn: Connection, element_id: UUID) -> Report | None:
         report = None if stopped.is_set() else work(worker_of(context, conn, sync_id, fenced), element_id)
         if report:
-            record.log(conn, report, sync_id, context.run, triggered_by)
+            report = _logged(conn, report, sync_id, context.run, triggered_by)
         if report and ends_all(report):
             stopped.set()
         return report
@@ -198,6 +199,19 @@ def carried_out(
             for note in report.diagnostics:
                 log.info("element %s: %s", report.element_id, note)
             yield report
+
+
+def _logged(conn: Connection, report: Report, sync_id: int, run: str, triggered_by: UUID | None) -> Report:
+    """Write the report to flex_sync_log. If the warehouse refuses that, it is a problem of this crew call alone."""
+    try:
+        with conn.transaction():
+            record.log(conn, report, sync_id, run, triggered_by)
+    except psycopg.Error as error:
+        if not row_errors.concerns_one(error):
+            raise
+        state = "failed" if report.state == "done" else report.state
+        return replace(report, state=state, problems=(*report.problems, row_errors.told(report.element_id, error)))
+    return report
 
 
 def require_not_stopped(reports: Collection[Report]) -> None:

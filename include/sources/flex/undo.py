@@ -1,31 +1,36 @@
 """Rollback: bring Flex and our rows to the state before a sync, by the journal and the audit.
 
 A deleted line comes back as another line of the same contact: Flex gives it a new id, and our rows name that. A change
-that can't be undone (a business role where there was none) is a conflict.
+that can't be undone (a business role where there was none), or that a person has made another one of since, is a
+conflict.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
 from psycopg import Connection, sql
 from psycopg.rows import class_row
 
+from include.api.errors import ApiError
 from include.sources.base import SyncFailed
-from include.sources.flex import element, record
+from include.sources.flex import calls, desired, element, record
 from include.sources.flex.checks import require_unique_key
 from include.sources.flex.crews import FlexContext
 from include.sources.flex.desired import Crew
 from include.sources.flex.plan import ORDER, Action, Add, Adopt, Forget, Member, Plan, Remove, SetRole, spare_held
 from include.sources.flex.report import Report
-from include.sources.flex.rows import CONTACT, Line
+from include.sources.flex.rows import CONTACT, Line, Unreadable
 from include.sources.flex.sync import ENTITY, SOURCE, carried_out, require_not_stopped
 from include.sources.flex.worker import Worker
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import EXAMPLES, Conflict
 from include.warehouse.sync_log import Counts
+
+log = logging.getLogger(__name__)
 
 OPERATIONS = """
 SELECT o.flex_element_id AS element_id, o.kind, o.flex_line_item_id AS line_id, o.flex_resource_id AS resource_id,
@@ -146,10 +151,11 @@ class RowBefore:
 
 @dataclass(frozen=True)
 class Done:
-    """What a sync did to one element."""
+    """What a sync did to one element. `overwrites`: lines with the roles that people have set, and that may be lost."""
 
     operations: tuple[Operation, ...]
     rows: tuple[RowBefore, ...]
+    overwrites: frozenset[tuple[UUID, UUID | None]] = frozenset()
 
     def net(self) -> tuple[Operation, ...]:
         """Return the net effect of the operations.
@@ -188,6 +194,11 @@ class Done:
         others = {line.resource_id: line.line_id for line in there.values() if line.line_id not in made}
         back: dict[UUID, UUID] = {}
         actions: list[Action] = []
+        theirs = _roles_of_people(net, there, crew.roles) - self.overwrites
+        refusals = tuple(
+            f"a person has set another business role on line {line_id}. Look at it in Flex, then run the rollback again"
+            for line_id, _ in theirs
+        )
         for each in net:
             line_id = now[each]
             match each.kind:
@@ -205,8 +216,8 @@ class Done:
         with_line = {member for action in actions if isinstance(action, Add | Remove) for member in action.members}
         rows = [replace(row, line_id=back.get(row.line_id, row.line_id)) for row in self.rows]
         actions += [action for row in rows if row.member not in with_line for action in _put_back(row, crew)]
-        plan = Plan((), tuple(sorted(actions, key=lambda action: ORDER.index(type(action)))), (), ())
-        return spare_held(plan, lines)
+        in_order = tuple(sorted(actions, key=lambda action: ORDER.index(type(action))))
+        return spare_held(Plan((), () if refusals else in_order, refusals, ()), lines)
 
     def foreseen(self) -> Counts:
         """Return the counts that `undoing` will have, as far as they can be known without asking Flex."""
@@ -233,9 +244,13 @@ class Done:
 
 @dataclass(frozen=True)
 class FlexCopy:
-    """Flex and our rows for a rollback. If a later step fails, earlier writes stay: Flex has no transactions."""
+    """Flex and our rows for a rollback. If a later step fails, earlier writes stay: Flex has no transactions.
+
+    `theirs`: lines with the roles that people have set since, as `conflicts` has found them.
+    """
 
     context: FlexContext
+    theirs: dict[tuple[UUID, UUID | None], UUID] = field(default_factory=dict)
 
     def transaction(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -243,7 +258,8 @@ class FlexCopy:
     def conflicts(self, sync_id: int) -> list[Conflict]:
         """Return what stands against the rollback.
 
-        Conflicts are lines written again since, writes without an undo, and crew calls that are busy or uncertain.
+        Conflicts are lines written again since, also by people, writes without an undo, and crew calls that are busy or
+        uncertain.
         """
         conn = self.context.conn
         void = _void(conn, sync_id)
@@ -254,6 +270,8 @@ class FlexCopy:
             syncs = sorted({sync for _, sync in later})
             what = f"contacts or rows by sync_id {', '.join(map(str, syncs))}"
             found.append(_conflict(what, [who for who, _ in later], syncs))
+        if theirs := self._roles_of_people(sync_id):
+            found.append(_conflict("business roles that people have set since", theirs))
         unset = [who for (who,) in conn.execute(UNSET, {"sync_id": sync_id})]
         if unset:
             found.append(_conflict("business roles that can't be taken away in Flex", unset))
@@ -264,6 +282,27 @@ class FlexCopy:
         if closed:
             found.append(_conflict("crew calls that are busy or uncertain", closed))
         return found
+
+    def _roles_of_people(self, sync_id: int) -> list[UUID]:
+        """Return the contacts whose role a person has changed since. They are kept in `theirs`.
+
+        A crew call that can't be read is left out: the rollback reads it again, and does nothing there.
+        """
+        conn = self.context.conn
+        require_unique_key(conn)
+        self.theirs.clear()
+        for element_id, each in done(conn, sync_id).items():
+            net = [operation for operation in each.net() if operation.kind == "role" and operation.role_before]
+            if not net:
+                continue
+            try:
+                lines = {line.line_id: line for line in calls.lines(self.context.api, element_id, ())}
+            except (Unreadable, ApiError) as error:
+                log.info("whether people have set roles on element %s can't be told: %s", element_id, error)
+                continue
+            written = desired.written_roles(conn, element_id)
+            self.theirs.update((found, lines[found[0]].resource_id) for found in _roles_of_people(net, lines, written))
+        return [*self.theirs.values()]
 
     def restore(self, sync_id: int, rollback_id: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Undo what the sync did; return the counts. The caller keeps all other writers out. Raises SyncFailed."""
@@ -276,7 +315,8 @@ class FlexCopy:
             return {ENTITY: sum((each.foreseen() for each in by_element.values()), Counts())}
 
         def work(worker: Worker, element_id: UUID) -> Report:
-            return element.sync_element(worker, element_id, by_element[element_id].undoing)
+            asked_for = replace(by_element[element_id], overwrites=frozenset(self.theirs))
+            return element.sync_element(worker, element_id, asked_for.undoing)
 
         (run,) = conn.execute("SELECT run FROM confidence.sync_log WHERE sync_id = %s", [rollback_id]).fetchone()
         context = replace(self.context, run=run)
@@ -329,6 +369,18 @@ def _shows(lines: Mapping[UUID, Line], operation: Operation) -> bool:
     """Return whether the operation's line is there, with the operation's contact."""
     line = lines.get(operation.line_id)
     return line is not None and line.resource_id == operation.resource_id
+
+
+def _roles_of_people(
+    net: Iterable[Operation], lines: Mapping[UUID, Line], written: Mapping[UUID, UUID]
+) -> set[tuple[UUID, UUID | None]]:
+    """Return the lines that show neither the role before the operation nor the one that we wrote last, with theirs."""
+    return {
+        (each.line_id, lines[each.line_id].role_id)
+        for each in net
+        if each.kind == "role" and each.role_before and _shows(lines, each)
+        if lines[each.line_id].role_id not in (each.role_before, written.get(each.line_id))
+    }
 
 
 def _put_back(row: RowBefore, crew: Crew) -> Iterator[Action]:
