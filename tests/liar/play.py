@@ -17,7 +17,9 @@ What can't be seen through either, since nothing contradicts it:
   was shown; or that shows a record without a row inside it which the copy lacks too.
 - A record that a sync read once, with false content and a newer version (`NEWER`), or with false rows inside a record
   that has changed: the next night sees it.
-- A record that one address alone shows, if that says the same false thing to both looks.
+- A record that one address alone shows, if that says the same false thing to both looks; or that is gone, and that its
+  own address goes on to show.
+- A record that a list shows to sync and scan with the same false content.
 """
 
 from collections import Counter, defaultdict
@@ -263,6 +265,8 @@ class _Run:
             if key in copy[table] and key in self._truth[table] and self._is_misled(table, key):
                 return True
             name = self._account.name_of(table, key)
+            if key in self._before[1][table] and key not in self._truth[table] and self._telling.revived(name):
+                return True
             if key not in copy[table] and self._account.is_nested(table) and self._telling.hid_inside(name):
                 return True
             return key not in copy[table] and (self._account.has_ended(table, key) or self._telling.hid(key, name))
@@ -427,6 +431,10 @@ class _Telling:
         """Whether no answer of the scan has shown that record as it is, so that a row inside it may be hidden."""
         return bool(self.told["scan"]) and name not in self._shown_true
 
+    def revived(self, name: str | None) -> bool:
+        """Whether that record's own address has shown it to the scan, though it is gone."""
+        return any(name in shown and path.endswith(f"/{name}") for (_, path), shown in self._shown.items())
+
     def altered_alike(self, name: str | None) -> bool:
         """Whether a list has shown that record to sync and scan with the same false value."""
         return any(name == each for each, _ in self._altered["sync"] & self._altered["scan"])
@@ -461,7 +469,7 @@ class _Telling:
             false = await self._stage.vendor.kinds(family)[liar.kind](telling, reply)
             if false != reply:
                 if reply and reply.is_good and false.is_good:
-                    self._keep(liar.kind, asked, reply.data, false.data)
+                    self._keep(asked, reply.data, false.data)
                 told.add(liar.kind)
                 self.told[self._verb].append(liar.kind)
                 self._outcome.told.append(liar.kind)
@@ -475,12 +483,11 @@ class _Telling:
         self._see((family, asked.path), reply, astray="astray" in told)
         return reply
 
-    def _keep(self, kind: str, asked: Asked, true: Any, false: Any) -> None:
+    def _keep(self, asked: Asked, true: Any, false: Any) -> None:
         self._false[self._verb, asked.path].append(frozenset(lies.differing(true, false)))
-        if kind == "altered":
-            rows = lies.rows_of(true) or []
-            altered = [row for row in lies.rows_of(false) or [] if row not in rows]
-            self._altered[self._verb] |= {(lies.key_of(row), repr(row)) for row in altered}
+        rows = lies.rows_of(true) or []
+        altered = [row for row in lies.rows_of(false) or [] if row not in rows]
+        self._altered[self._verb] |= {(lies.key_of(row), repr(row)) for row in altered}
 
     def _struck(self, number: int, liar: Liar, family: str, place: str, count: int) -> bool:
         random, meant = self._plan.random(number, place, count, "strikes"), self._plan.random(number, place, "is meant")
