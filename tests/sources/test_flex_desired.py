@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from include.sources.flex.desired import Call, crew, token
+from include.sources.flex.desired import Call, crew, fingerprint
 from include.sources.flex.plan import Desired, Member, Row
 
 from .flex import HAND, LEAD, SOUND, assign, call, note, own, person, put
@@ -157,19 +157,19 @@ class TestToken:
         ],
     )
     def test_changes_with(self, conn, element, here, change):
-        before = crew(conn, element, SOUND).token
-        assert token(conn, element) == before
+        before = crew(conn, element, SOUND).fingerprint
+        assert fingerprint(conn, element) == before
         conn.execute(change)
-        assert token(conn, element) != before
+        assert fingerprint(conn, element) != before
 
     def test_changes_with_a_call_that_comes_to_point_there(self, conn, element, here):
-        before = token(conn, element)
+        before = fingerprint(conn, element)
         call(conn, element)
-        assert token(conn, element) != before
+        assert fingerprint(conn, element) != before
 
     def test_stays_with_what_is_ours_or_of_no_matter(self, conn, element, here):
-        before = token(conn, element)
+        before = fingerprint(conn, element)
         note(conn, here, person(conn, uuid4()), uuid4())
         own(conn, element, uuid4())
         conn.execute("UPDATE flex.job_assignments SET status = 'declined', lights_role = 'LX-T'")
-        assert token(conn, element) == before
+        assert fingerprint(conn, element) == before

@@ -381,7 +381,7 @@ class TestUnknown:
         def killed(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(element.calls, "add", killed)
+        monkeypatch.setattr(calls, "add", killed)
         with pytest.raises(KeyboardInterrupt):
             stage.sync()
         monkeypatch.undo()
@@ -465,14 +465,14 @@ class TestNothingIsWritten:
         _, resource = stage.hire()
         if not remote:
             stage.flex.control.mutate(Mutation("add", stage.element, resource))
-        read = element.calls.lines
+        read = calls.lines
 
         def taken(*arguments, **options):
             query = "UPDATE flex.element_gate SET acquired_at = clock_timestamp() WHERE flex_element_id = %s"
             stage.conn.execute(query, [stage.element])
             return read(*arguments, **options)
 
-        monkeypatch.setattr(element.calls, "lines", taken)
+        monkeypatch.setattr(calls, "lines", taken)
         assert isinstance(stage.sync().stop, element.gate.GateLost)
         assert (rows(stage.conn, stage.element), stage.adds(), stage.gate()) == ({}, {}, "busy")
 
@@ -490,7 +490,7 @@ class TestNothingIsWritten:
 class TestChanged:
     def test_crew_is_read_again_before_anything_is_written(self, stage, monkeypatch):
         ann, _ = stage.hire()
-        read = element.calls.lines
+        read = calls.lines
 
         def slow(*arguments, **options):
             """Somebody takes the assignment back while Flex is read."""
@@ -498,19 +498,19 @@ class TestChanged:
             stage.conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [ann])
             return found
 
-        monkeypatch.setattr(element.calls, "lines", slow)
+        monkeypatch.setattr(calls, "lines", slow)
         report = stage.sync()
         assert (report.state, stage.adds(), stage.crew()) == ("done", {}, {})
 
     def test_crew_between_two_writes_is_read_again(self, stage, monkeypatch):
         (ann, _), (bob, _) = stage.hire(), stage.hire()
-        add = element.calls.add
+        add = calls.add
 
         def first(*arguments, **options):
             stage.conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = ANY (%s)", [[ann, bob]])
             return add(*arguments)
 
-        monkeypatch.setattr(element.calls, "add", first)
+        monkeypatch.setattr(calls, "add", first)
         report = stage.sync()
         # What was added by then is proven, noted, and taken back.
         assert [report.count(kind) for kind in ("added", "removed", "kept")] == [1, 1, 0]
@@ -520,19 +520,19 @@ class TestChanged:
     def test_without_end_is_given_up(self, stage, monkeypatch):
         stage.hire()
         tokens = (str(number) for number in range(1000))
-        monkeypatch.setattr(element.desired, "token", lambda *_: next(tokens))
+        monkeypatch.setattr(element.desired, "fingerprint", lambda *_: next(tokens))
         report = stage.sync()
         assert (report.state, stage.adds(), stage.gate()) == ("changed", {}, "idle")
 
     def test_job_that_goes_while_it_is_added_leaves_a_line_of_ours(self, stage, monkeypatch):
         stage.hire()
-        add = element.calls.add
+        add = calls.add
 
         def meanwhile(*arguments, **options):
             stage.conn.execute("DELETE FROM flex.jobs")
             return add(*arguments)
 
-        monkeypatch.setattr(element.calls, "add", meanwhile)
+        monkeypatch.setattr(calls, "add", meanwhile)
         stage.sync()
         stage.sync()
         assert (stage.crew(), owned(stage.conn, stage.element)) == ({}, set())

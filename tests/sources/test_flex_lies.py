@@ -207,13 +207,13 @@ class TestRows:
     def test_late_between_two_writes_double_nobody(self, stage, monkeypatch):
         """The crew changes while somebody is added, so all is read anew, and late."""
         (_, first), (bob, _) = stage.hire(), stage.hire()
-        add = element.calls.add
+        add = calls.add
 
         def meanwhile(*arguments):
             stage.conn.execute("DELETE FROM flex.job_assignments WHERE technician_id = %s", [bob])
             return add(*arguments)
 
-        monkeypatch.setattr(element.calls, "add", meanwhile)
+        monkeypatch.setattr(calls, "add", meanwhile)
         stage.fault(Fault(kind="lag", times=None), ROWS, "GET", nth=3)
         assert stage.sync().state == "unreadable"
         assert {*stage.adds().values()} == {1}
@@ -507,31 +507,31 @@ class TestAnswerToAnAdd:
         line_id = stranger if of == "a stranger" else next(iter(owned(crew.conn, crew.element)))
         before = owned(crew.conn, crew.element)
         crew.hire()
-        monkeypatch.setattr(element.calls, "add", lambda *_: Outcome("done", line_id))
+        monkeypatch.setattr(calls, "add", lambda *_: Outcome("done", line_id))
         assert (crew.sync().state, owned(crew.conn, crew.element)) == ("uncertain", before)
 
     def test_that_names_the_crew_call_is_proven_by_the_new_line(self, stage, monkeypatch):
         _, resource = stage.hire("FOH-R")
-        add = element.calls.add
+        add = calls.add
 
         def of_the_crew_call(api, element_id, resource_id):
             add(api, element_id, resource_id)
             return Outcome("done", element_id)
 
-        monkeypatch.setattr(element.calls, "add", of_the_crew_call)
+        monkeypatch.setattr(calls, "add", of_the_crew_call)
         assert stage.sync().state == "done"
         stage.sync()
         stage.in_step(resource)
 
     def test_that_names_the_same_line_for_two_is_a_line_of_the_first_at_most(self, stage, monkeypatch):
         stage.hire(), stage.hire()
-        add, made = element.calls.add, []
+        add, made = calls.add, []
 
         def again(*arguments):
             made.append(add(*arguments))
             return made[0]
 
-        monkeypatch.setattr(element.calls, "add", again)
+        monkeypatch.setattr(calls, "add", again)
         assert stage.sync().state == "done"
         assert len(owned(stage.conn, stage.element)) == len(stage.crew()) == 2
 

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from include.simulators.flex import Fault, Mutation
-from include.sources.flex import element
+from include.sources.flex import calls
 
 from .flex import Agency, assign, note, own, owned, person, rows
 from .test_flex_element import Stage, stage
@@ -106,14 +106,14 @@ def test_line_that_a_person_takes_over_while_somebody_is_added_is_not_deleted(st
     """It was ours when the crew call was read, and goes only once its technician has the line of a new contact."""
     who, resource = stage.hire()
     stage.sync()
-    line_id, new, add = stage.crew()[resource].id, uuid4(), element.calls.add
+    line_id, new, add = stage.crew()[resource].id, uuid4(), calls.add
     stage.conn.execute("UPDATE flex.profiles SET flex_resource_id = %s WHERE id = %s", [new, who])
 
     def meanwhile(*arguments):
         stage.flex.control.mutate(Mutation(op, stage.element, uuid4(), line_id))
         return add(*arguments)
 
-    monkeypatch.setattr(element.calls, "add", meanwhile)
+    monkeypatch.setattr(calls, "add", meanwhile)
     report = stage.sync()
     assert (report.state, len(report.orphans_left)) == ("done", 0 if op == "exchange" else 1)
     assert line_id in there(stage)

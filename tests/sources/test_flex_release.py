@@ -7,7 +7,7 @@ import pytest
 
 from include.api.errors import TryLater
 from include.simulators.flex import Fault, Line, Mutation
-from include.sources.flex import element, gate
+from include.sources.flex import calls, gate
 from include.sources.flex.release import release
 from include.sources.flex.rows import Unreadable
 
@@ -198,7 +198,7 @@ def test_what_a_crash_left_is_released_before_any_sync_comes_by(stage, monkeypat
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(element.calls, "add", killed)
+    monkeypatch.setattr(calls, "add", killed)
     with pytest.raises(KeyboardInterrupt):
         stage.sync()
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from include.confidence.field_figures import METRICS
 from include.confidence.queries.planned import PlanFilter, list_planned, name_planned
 from include.confidence.summary import ForensicSummary
 from include.sources.base import IntegrityFailed, OutcomeUnknown, SyncFailed
-from include.sources.flex import element
+from include.sources.flex import calls
 from include.sources.flex import scan as scans
 from include.sources.flex.crews import Scope
 
@@ -671,10 +671,10 @@ class TestRepair:
         assert {*agency.crew(crew.booked)} == {crew.of_ann, crew.of_bob, later}
 
     def test_gives_an_added_line_its_role_though_no_answer_names_the_line(self, agency, monkeypatch):
-        booked, add = agency.book(), element.calls.add
+        booked, add = agency.book(), calls.add
         _, resource = agency.hire(booked)
         summary = agency.scan()
-        monkeypatch.setattr(element.calls, "add", lambda *asked: replace(add(*asked), kind="unknown", line_id=None))
+        monkeypatch.setattr(calls, "add", lambda *asked: replace(add(*asked), kind="unknown", line_id=None))
         agency.repair(summary)
         assert agency.crew(booked)[resource].role_id is not None
         assert changes(agency.scan()) == (0, 0, 0)

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from include.sources.base import IntegrityFailed, SyncFailed
-from include.sources.flex import element, gate
+from include.sources.flex import calls, gate
 from include.sources.flex.undo import FlexCopy
 from include.warehouse import sync_log
 from include.warehouse.fence import FenceError
@@ -200,7 +200,7 @@ class TestTakesBack:
         before = state(synced, booked)
         synced.recast(bob, "FOH-T")
         cy, _ = synced.hire(booked)
-        set_role, roles = element.calls.set_role, []
+        set_role, roles = calls.set_role, []
 
         def between(*arguments):
             roles.append(arguments)
@@ -209,7 +209,7 @@ class TestTakesBack:
                 synced.recast(bob, "FOH-R")
             return set_role(*arguments)
 
-        monkeypatch.setattr(element.calls, "set_role", between)
+        monkeypatch.setattr(calls, "set_role", between)
         sync_id = synced.sync().sync_id
         assert synced.crew(booked)[lead].role_id == LEAD
         assert cy not in synced.rows(booked)

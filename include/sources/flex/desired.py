@@ -89,7 +89,7 @@ ORDER BY flex_line_item_id, operation_id DESC
 
 # The newest line of each other crew call, then the second newest. People may have deleted one or the other. Lines that
 # people made come last. Rows name those that were there when a sync last looked, and nobody looks once a job is over.
-OTHERS = """
+LINES_ELSEWHERE = """
 SELECT flex_line_item_id FROM (
   SELECT flex_line_item_id, made_at, ours,
     row_number() OVER (PARTITION BY ours, flex_element_id ORDER BY made_at DESC, flex_line_item_id) AS place
@@ -105,7 +105,7 @@ SELECT flex_line_item_id FROM (
 """
 
 # Our rows and lines are left out: only the holder of the gate changes them, and cascades from these tables.
-TOKEN = sql.SQL("""
+FINGERPRINT = sql.SQL("""
 SELECT md5((SELECT coalesce(jsonb_agg(c), '[]') FROM ({calls}) c)::text
   || (SELECT coalesce(jsonb_agg(d), '[]') FROM ({desired}) d (call, technician, department, code, resource))::text)
 """).format(calls=CALLS, desired=DESIRED)
@@ -130,7 +130,7 @@ class Crew:
     - `staying`: lines of wanted technicians without a contact in the profile, with them; these stay, since no other
       line can be made for them
     - `roles`: the business role that we wrote last to a line
-    - `token` changes whenever a call, a desired technician, a role or a resource changes
+    - `fingerprint` changes whenever a call, a desired technician, a role or a resource changes
     - `diagnostics` are one line each
     """
 
@@ -145,7 +145,7 @@ class Crew:
     staying: Mapping[UUID, tuple[Member, ...]]
     roles: Mapping[UUID, UUID]
     diagnostics: tuple[str, ...]
-    token: str
+    fingerprint: str
 
     @property
     def mapped(self) -> frozenset[UUID]:
@@ -204,7 +204,7 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         lines = cursor.execute(OWNED, named).fetchall()
         needed = [(found[0], Member(*found[1:3]), found[3]) for found in cursor.execute(NEEDED, named)]
         written = written_roles(conn, element_id)
-        current = token(conn, element_id)
+        current = fingerprint(conn, element_id)
     told = [roles.role(department, code) for _, _, department, code, _ in wanted]
     return Crew(
         calls=calls,
@@ -221,7 +221,7 @@ def crew(conn: Connection, element_id: UUID, roles: Roles) -> Crew:
         staying=_by_line((line_id, member) for line_id, member, without_contact in needed if without_contact),
         roles=written,
         diagnostics=tuple(sorted({role.diagnostic for role in told if role.diagnostic})),
-        token=current,
+        fingerprint=current,
     )
 
 
@@ -232,13 +232,13 @@ def _by_line(needed: Iterable[tuple[UUID, Member]]) -> dict[UUID, tuple[Member, 
     return found
 
 
-def others(conn: Connection, element_id: UUID, *, of_people: bool = False) -> list[UUID]:
+def lines_elsewhere(conn: Connection, element_id: UUID, *, of_people: bool = False) -> list[UUID]:
     """Return some lines on other crew calls that should be there: ours, then people's that our rows name.
 
     `of_people`: only the latter.
     """
     with conn.cursor(row_factory=scalar_row) as cursor:
-        return cursor.execute(OTHERS, {"element": element_id, "of_people": of_people}).fetchall()
+        return cursor.execute(LINES_ELSEWHERE, {"element": element_id, "of_people": of_people}).fetchall()
 
 
 def written_roles(conn: Connection, element_id: UUID) -> dict[UUID, UUID]:
@@ -247,7 +247,7 @@ def written_roles(conn: Connection, element_id: UUID) -> dict[UUID, UUID]:
         return dict(cursor.execute(WRITTEN_ROLES, {"element": element_id}).fetchall())
 
 
-def token(conn: Connection, element_id: UUID) -> str:
-    """Return the present token of an element's crew."""
+def fingerprint(conn: Connection, element_id: UUID) -> str:
+    """Return a hash of an element's calls and desired crew as they are now. It changes whenever one of them does."""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        return cursor.execute(TOKEN, {"element": element_id, "dry_hire": DRY_HIRE}).fetchone()[0]
+        return cursor.execute(FINGERPRINT, {"element": element_id, "dry_hire": DRY_HIRE}).fetchone()[0]

@@ -82,9 +82,9 @@ def _require_not_hidden(api: ApiClient, conn: Connection, element_id: UUID, crew
     """
     contacts = [line.line_id for line in looked.lines if line.kind == CONTACT]
     if not contacts:
-        require_any_shown(api, desired.others(conn, element_id))
+        require_any_shown(api, desired.lines_elsewhere(conn, element_id))
     if looked.gone - crew.owned.keys() and crew.owned.keys() >= {*contacts}:
-        require_any_shown(api, desired.others(conn, element_id, of_people=True))
+        require_any_shown(api, desired.lines_elsewhere(conn, element_id, of_people=True))
 
 
 def _look_once(api: ApiClient, element_id: UUID, crew: Crew, *, with_record: bool) -> Looked:
