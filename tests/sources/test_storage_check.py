@@ -1,6 +1,7 @@
 """What a check of the images finds, class by class, and what it makes of the figures."""
 
 import logging
+import random
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import quote
@@ -172,6 +173,26 @@ def test_foreign_and_unreadable_urls_are_reported_and_never_missing(photos, eith
     assert photos.table() == before
 
 
+def test_url_that_may_name_another_bucket_is_never_missing(photos, either_way):
+    url = "https://images.example.com/old-images/{}.jpg"
+    photos.add("queued", laid=False, original_url=url.format("a"))
+    photos.add("queued", laid=False, original_url=url.format("b"))
+    photos.control.put(["old-images/b.jpg"])
+    before = photos.table()
+    summary = photos.scan()
+    assert figures(summary) == CLEAN | {"foreign_bucket": 1, "unproven": 1}
+    photos.repair(summary)
+    assert photos.table() == before
+
+
+@pytest.mark.parametrize("size", [1_025, 20_000])
+def test_key_that_is_too_long_for_s3_ends_no_check(photos, either_way, size):
+    """Postgres could not index it."""
+    path = "".join(random.Random(1).choices("0123456789abcdef", k=size))
+    photos.add("queued", laid=False, original_url=f"https://images.s3.amazonaws.com/{path}")
+    assert figures(photos.scan()) == CLEAN | {"unreadable_url": 1, "unproven": 1}
+
+
 def test_ready_without_staged_is_reported(photos, either_way):
     image = photos.add(staged_url=None)
     photos.control.delete([image.staged])
@@ -198,6 +219,14 @@ def test_shared_original_is_looked_for_by_its_key(photos, either_way):
         ("/t/a.jpg", "t/a.jpg", "other_reading"),
         ("t/e\u0301.jpg", "t/\u00e9.jpg", "other_reading"),
         ("t/a.jpg", "t/b.jpg", "missing_original"),
+        ("images/t/a.jpg", "t/a.jpg", "other_reading"),
+        # The whole url in place of the key.
+        ("s3://images/t/a.jpg", "t/a.jpg", "looked_at"),
+        ("https://images.s3.amazonaws.com/t/a%20b.jpg", "t/a b.jpg", "looked_at"),
+        ("s3://images/t/a.jpg", "t/b.jpg", "missing_original"),
+        ("s3://images/t/a.jpg", "s3://images/t/a.jpg", "other_reading"),
+        ("s3://other/t/a.jpg", "t/a.jpg", "foreign_bucket"),
+        ("gs://images/t/a.jpg", "t/a.jpg", "foreign_bucket"),
     ],
 )
 def test_shared_original_may_be_named_in_another_way(photos, either_way, key, lies, figure):
@@ -209,7 +238,7 @@ def test_shared_original_may_be_named_in_another_way(photos, either_way, key, li
     photos.add("queued", laid=False, original_url=None, original_image_id=original)
     photos.control.put([lies])
     after = photos.scan().metrics
-    counted = {name for name in ("missing_original", "other_reading") if after[name] != before[name]}
+    counted = {name for name in ("missing_original", "other_reading", "foreign_bucket") if after[name] != before[name]}
     assert (after[figure] - before[figure], counted) == (1, {figure} - {"looked_at"})
 
 

@@ -193,7 +193,7 @@ def read_claimed(context: StorageContext, options: CheckOptions, staged: Stage, 
         batches = images.read(
             context.images,
             options.scope,
-            context.bucket.name,
+            context.bucket,
             started=started,
             batch=options.batch,
             after=each.position or after,
@@ -274,7 +274,7 @@ def _leave_changed(context: StorageContext, options: CheckOptions, staged: Stage
     If a user deletes many images while a check runs, their objects are not lost.
     """
     for rows in plan.planned(staged.conn, staged.plan, options.batch, plan.SEEN_OTHERWISE):
-        now = images.read_again(context.images, [row["id"] for row in rows], context.bucket.name)
+        now = images.read_again(context.images, [row["id"] for row in rows], context.bucket)
         changed = {row["id"] for row in rows if row["id"] not in now or not plan.as_planned(now[row["id"]], row)}
         plan.supersede(staged.conn, staged.plan, changed)
 
@@ -292,7 +292,7 @@ def _shown(context: StorageContext, options: CheckOptions, staged: Stage, starte
         return in_order > 0
     keys = images.keys_of_others(
         context.images,
-        context.bucket.name,
+        context.bucket,
         before=started - images.GRACE,
         without=[*missing, *plan.remembered(staged.conn)],
         start=options.chance,

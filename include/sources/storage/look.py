@@ -160,7 +160,7 @@ def _bounds(bucket: Bucket, copy: Connection, expected: int, workers: int, slice
     if not bucket.honours_start_after:
         return [["", None]]
     many = workers if slices == 1 else workers * slices * RANGES_EACH
-    borders = _borders(images.sample_keys(copy, bucket.name), min(many, expected // (10 * PAGE)))
+    borders = _borders(images.sample_keys(copy, bucket), min(many, expected // (10 * PAGE)))
     return [[start or "", end] for start, end in pairwise([None, *borders, None])]
 
 

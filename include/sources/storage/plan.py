@@ -6,7 +6,8 @@ young or in error. The states of the objects that it needs:
 - `present`, `absent` (both ways to look agree), or `empty`: there without content
 - `elsewhere`: only found under another reading of its url, so it may be another object
 - `unknown`: no answer, or a refusal; `disputed`: LIST shows it, but HEAD answers 404
-- `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing
+- `foreign`, `unreadable`, `none`: its url names another bucket (or may name one, and the object is not here), can't be
+  read, or is missing
 - `unneeded`: the staged object of an image that is not ready or names none
 """
 
@@ -26,7 +27,7 @@ from include.warehouse.staging import Stage
 KNOWN_STATUSES = sql.SQL(", ").join(map(sql.Literal, STATUSES))
 UNKNOWN_AS = {Presence.ABSENT: "disputed", Presence.EMPTY: None, Presence.UNKNOWN: "later"}
 WHY = {
-    "foreign": "its {} url names another bucket",
+    "foreign": "its {} url names another bucket, or may name one",
     "unreadable": "its {} url cannot be read",
     "none": "it names no {}",
     "empty": "its {} object is empty",
@@ -158,6 +159,7 @@ def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stag
     return sql.SQL(FIRST_STATE).format(
         presence=sql.Identifier(object_, "presence"),
         others=sql.Identifier("i", f"{name}_others"),
+        place=sql.Identifier("i", f"{name}_place"),
         not_looked_for=not_looked_for,
         objects=objects.sql,
     )
@@ -201,9 +203,9 @@ def as_planned(staged: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
     return not staged["deleted"] and all(staged[name] == planned[name] for name in names)
 
 
-ORIGINAL_NOT_LOOKED_FOR = sql.SQL("WHEN i.original_place <> 'here' THEN i.original_place")
+ORIGINAL_NOT_LOOKED_FOR = sql.SQL("WHEN i.original_key IS NULL THEN i.original_place")
 STAGED_NOT_LOOKED_FOR = sql.SQL(
-    "WHEN i.status <> 'ready' OR NOT i.has_staged THEN 'unneeded' WHEN i.staged_place <> 'here' THEN i.staged_place"
+    "WHEN i.status <> 'ready' OR NOT i.has_staged THEN 'unneeded' WHEN i.staged_key IS NULL THEN i.staged_place"
 )
 
 # Images in processing are looked at too, but never written, since a worker is changing them.
@@ -239,7 +241,7 @@ CASE {not_looked_for}
     THEN 'elsewhere'
   WHEN {presence} = 'unknown'
     OR EXISTS (SELECT FROM {objects} x WHERE x.key = ANY ({others}) AND x.presence = 'unknown') THEN 'unknown'
-  ELSE 'absent' END
+  ELSE CASE {place} WHEN 'perhaps' THEN 'foreign' ELSE 'absent' END END
 """
 
 # An image that a run has marked is still as its last entry in the change log left it. Its url may have changed: the

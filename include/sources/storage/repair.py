@@ -182,7 +182,7 @@ def keys_of_other_images(context: StorageContext, plan: sql.Identifier) -> list[
     without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
     start, limit = str(UUID(int=0)), look.KNOWN
     return images.keys_of_others(
-        context.images, context.bucket.name, before=before, without=without, start=start, limit=limit
+        context.images, context.bucket, before=before, without=without, start=start, limit=limit
     )
 
 
@@ -207,7 +207,7 @@ def write(context: StorageContext, plan: sql.Identifier, sync_id: int, rows: Seq
     """
     if not rows:
         return Counts()
-    found = images.read_again(context.images, [row["id"] for row in rows], context.bucket.name, lock=True)
+    found = images.read_again(context.images, [row["id"] for row in rows], context.bucket, lock=True)
     same = [row for row in rows if row["id"] in found and as_planned(found[row["id"]], row)]
     supersede(context.conn, plan, {row["id"] for row in rows} - {row["id"] for row in same})
     context.images.execute(UPDATE, {name: [row[name] for row in same] for name in ("id", "new_status", "new_error")})
