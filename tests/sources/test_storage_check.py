@@ -185,6 +185,11 @@ def test_url_that_may_name_another_bucket_is_never_missing(photos, either_way):
     assert photos.table() == before
 
 
+def test_url_that_may_name_a_key_that_is_no_utf8_is_never_missing(photos, either_way):
+    photos.add("queued", laid=False, original_url="https://images.s3.amazonaws.com/caf%E9.jpg")
+    assert figures(photos.scan()) == CLEAN | {"unreadable_url": 1, "unproven": 1}
+
+
 @pytest.mark.parametrize("size", [1_025, 20_000])
 def test_key_that_is_too_long_for_s3_ends_no_check(photos, either_way, size):
     """Postgres could not index it."""
@@ -211,6 +216,10 @@ def test_shared_original_is_looked_for_by_its_key(photos, either_way):
     assert {id_ for id_, *_ in plan(photos)} == ids
 
 
+# Figures that say where the object of an image is not.
+BY_PLACE = ("missing_original", "other_reading", "foreign_bucket", "unreadable_url")
+
+
 @pytest.mark.parametrize(
     ("key", "lies", "figure"),
     [
@@ -226,7 +235,7 @@ def test_shared_original_is_looked_for_by_its_key(photos, either_way):
         ("s3://images/t/a.jpg", "t/b.jpg", "missing_original"),
         ("s3://images/t/a.jpg", "s3://images/t/a.jpg", "other_reading"),
         ("s3://other/t/a.jpg", "t/a.jpg", "foreign_bucket"),
-        ("gs://images/t/a.jpg", "t/a.jpg", "foreign_bucket"),
+        ("gs://images/t/a.jpg", "t/a.jpg", "unreadable_url"),
     ],
 )
 def test_shared_original_may_be_named_in_another_way(photos, either_way, key, lies, figure):
@@ -238,7 +247,7 @@ def test_shared_original_may_be_named_in_another_way(photos, either_way, key, li
     photos.add("queued", laid=False, original_url=None, original_image_id=original)
     photos.control.put([lies])
     after = photos.scan().metrics
-    counted = {name for name in ("missing_original", "other_reading", "foreign_bucket") if after[name] != before[name]}
+    counted = {name for name in BY_PLACE if after[name] != before[name]}
     assert (after[figure] - before[figure], counted) == (1, {figure} - {"looked_at"})
 
 

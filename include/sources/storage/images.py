@@ -242,8 +242,8 @@ def sample_keys(images: Connection, bucket: Bucket) -> list[str]:
 class _Place:
     """Where an object of an image should be.
 
-    - `state`: `here` (in the bucket), `perhaps` (here or in another one), `foreign` (in another one), `unreadable`
-      (the url can't be read), `none` (no url)
+    - `state`: `here` (in the bucket), `foreign` (in another one), `unreadable` (the url can't be read), `none` (no
+      url), or `here or foreign`, `here or unreadable`
     - `key`: its key if it may be here; `others`: other keys that the url may mean, None if there are none
     """
 
@@ -285,7 +285,7 @@ def _place(url: str | None, bucket: Bucket) -> _Place:
     if location.bucket != bucket.name:
         return _Place("foreign")
     key, *others = location.keys
-    return _Place("perhaps" if location.doubtful else "here", key, others or None)
+    return _Place(f"here or {location.otherwise}" if location.otherwise else "here", key, others or None)
 
 
 def _shared(key: str, bucket: Bucket) -> _Place:
@@ -298,7 +298,7 @@ def _shared(key: str, bucket: Bucket) -> _Place:
     first, *others = dict.fromkeys(
         each for place in (as_url, as_key) if place.key for each in (place.key, *(place.others or ()))
     ) or [None]
-    return _Place(as_url.state if as_url.key or not first else "perhaps", first, others or None)
+    return _Place(f"here or {as_url.state}" if first and not as_url.key else as_url.state, first, others or None)
 
 
 def _uuid(param: str, value: str | None) -> str | None:

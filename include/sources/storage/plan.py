@@ -6,8 +6,8 @@ young or in error. The states of the objects that it needs:
 - `present`, `absent` (both ways to look agree), or `empty`: there without content
 - `elsewhere`: only found under another reading of its url, so it may be another object
 - `unknown`: no answer, or a refusal; `disputed`: LIST shows it, but HEAD answers 404
-- `foreign`, `unreadable`, `none`: its url names another bucket (or may name one, and the object is not here), can't be
-  read, or is missing
+- `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing; or the url may mean what
+  is foreign or unreadable, and the object is not here
 - `unneeded`: the staged object of an image that is not ready or names none
 """
 
@@ -241,7 +241,7 @@ CASE {not_looked_for}
     THEN 'elsewhere'
   WHEN {presence} = 'unknown'
     OR EXISTS (SELECT FROM {objects} x WHERE x.key = ANY ({others}) AND x.presence = 'unknown') THEN 'unknown'
-  ELSE CASE {place} WHEN 'perhaps' THEN 'foreign' ELSE 'absent' END END
+  WHEN {place} LIKE 'here or %%' THEN substr({place}, 9) ELSE 'absent' END
 """
 
 # An image that a run has marked is still as its last entry in the change log left it. Its url may have changed: the

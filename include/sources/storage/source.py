@@ -51,6 +51,7 @@ UNPROVEN_IN_SYNC = 5
 LEFT_ALONE = LeftOut(
     missing={
         "older versions of an object": "an image is about the newest one",
+        "objects whose key is no UTF-8, or longer than 1,024 bytes": "no url can name them, nor can Postgres keep them",
         "images that the application has deleted": "nobody asks for them; their objects are no orphans",
         "images in error that no check has marked": "the message is the worker's, and stays",
         "images that changed within the last 15 minutes": "their upload may not have ended; the next run looks",

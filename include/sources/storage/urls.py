@@ -14,6 +14,8 @@ from html import unescape
 from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
+from include.api.s3_listing import LONGEST_KEY
+
 # Bucket (if the host names it) and endpoint: s3, s3-region, s3-fips, s3.dualstack, ..., with or without a region.
 AWS = re.compile(
     r"(?:(?P<bucket>.+?)\.)?s3(?:-[a-z0-9-]+)?(?:\.dualstack)?(?:\.[a-z]+(?:-[a-z0-9]+)+)?\.amazonaws\.com(?:\.cn)?"
@@ -30,8 +32,6 @@ AMBIGUOUS = re.compile(r"[\x00-\x20%?#+&\\]|[^\x00-\x7f]|(?:\A|/)\.{0,2}(?:/|\Z)
 LINE_BREAKS = re.compile(r"[\t\r\n]")
 NO_HOST = re.compile(r"[?#\\\s]")
 KNOWN_HOSTS = 1_024
-# No key of S3 is longer, in bytes of UTF-8.
-LONGEST_KEY = 1_024
 
 
 class UnreadableUrl(ValueError):
@@ -42,12 +42,13 @@ class UnreadableUrl(ValueError):
 class Location:
     """A bucket, and the keys that a url may mean: at least one, the standard reading first.
 
-    `doubtful`: the url may also mean an object of another bucket, so an object that is not here need not be missing.
+    `otherwise`: what the url may mean if the bucket has none of the keys; empty if the object is missing then. It is
+    `foreign` (an object of another bucket), or `unreadable` (a key that is no UTF-8, for which nobody can ask).
     """
 
     bucket: str
     keys: tuple[str, ...]
-    doubtful: bool = False
+    otherwise: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def locate(url: str, bucket: str, endpoint: str = "") -> Location:
     fitting = tuple(each for each in keys if _fits(each))
     if not fitting:
         raise _no_key() if not keys else UnreadableUrl(f"the url names a key of more than {LONGEST_KEY} bytes")
-    return Location(name, fitting, any(place != name or _by_chance(text, host) for place, text in places))
+    if any(place != name or _by_chance(text, host) for place, text in places):
+        return Location(name, fitting, "foreign")
+    return Location(name, fitting, "" if plain or all(_is_utf8(text) for _, text in places) else "unreadable")
 
 
 @lru_cache(maxsize=KNOWN_HOSTS)
@@ -180,6 +183,15 @@ def _readings(key: str, host: _Host) -> Iterator[str]:
     readings += [reading.replace("+", " ") for reading in readings]
     readings += [normalize(form, reading) for form in ("NFC", "NFD") for reading in readings]
     yield from filter(None, readings)
+
+
+def _is_utf8(key: str) -> bool:
+    """Return whether the key is UTF-8 when it is decoded."""
+    try:
+        unquote_to_bytes(QUERY_OR_FRAGMENT.split(key, maxsplit=1)[0]).decode()
+    except UnicodeError:
+        return False
+    return True
 
 
 def _fits(key: str) -> bool:
