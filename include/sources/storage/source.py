@@ -316,8 +316,9 @@ def _require_whole(findings: Findings, sync_id: int, counts: Counts) -> None:
     if counts.failed:
         raise SyncFailed(
             f"{counts.failed} images do not show the status that was written, as if a trigger or a policy of the"
-            f" application's database forbade it. The others are written (sync_id {sync_id}), the watermark stays: see"
-            " what forbids it, or undo the sync with warehouse_rollback"
+            " application's database forbade it; those that it refused with an error are named in this task's log. The"
+            f" others are written (sync_id {sync_id}), the watermark stays: see what forbids it, or undo the sync with"
+            " warehouse_rollback"
         )
     if findings.open:
         raise SyncFailed(
