@@ -143,6 +143,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     objects = looks[0]
     resumed = any(stage.resumed for stage in (staged, *looks))
     started, size, listing = _begin(context, options, staged)
+    others: Sequence[str] = ()
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
         # Otherwise a new object would look like an orphan.
@@ -151,12 +152,16 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
         _read_images(context, options, staged)
     else:
         _read_images(context, options, staged)
-        look.look_at_images(context.bucket, staged, objects, batch=options.batch, workers=options.workers)
+        # If many looks have no answer, these tell whether the store is down.
+        checked = staged.conn.execute(sql.SQL("SELECT id::text FROM {}").format(staged.sql))
+        others = _keys_of_others(context, options, started, without=[id_ for (id_,) in checked])
+        how = {"batch": options.batch, "workers": options.workers, "others": others}
+        look.look_at_images(context.bucket, staged, objects, **how)
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
         found = plan.make(staged, objects)
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
-    unanswered = _second_look(context, options, staged, looks, listing, size)
+    unanswered = _second_look(context, options, staged, looks, listing, size, others)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
     _leave_changed(context, options, staged)
     shown = _shown(context, options, staged, started, found["in_order"])
@@ -206,14 +211,21 @@ def read_claimed(context: StorageContext, options: CheckOptions, staged: Stage, 
 
 
 def _second_look(
-    context: StorageContext, options: CheckOptions, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
+    context: StorageContext,
+    options: CheckOptions,
+    staged: Stage,
+    looks: Sequence[Stage],
+    listing: bool,
+    size: Size,
+    others: Sequence[str],
 ) -> str:
     """After a pause look at every suspect in the other way, and settle the plan with the result.
 
-    Return why no look had an answer, empty if one had.
+    `others`: keys of objects that should exist, for when the first look has found none. Return why no look had an
+    answer, empty if one had.
     """
     conn, (objects, again, third, fourth) = staged.conn, looks
-    bucket, how = context.bucket, {"workers": options.workers, "known": look.known(objects)}
+    bucket, how = context.bucket, {"workers": options.workers, "known": look.known(objects) or others}
     count = count_suspects(conn, staged.plan)
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
@@ -290,12 +302,19 @@ def _shown(context: StorageContext, options: CheckOptions, staged: Stage, starte
         return True
     if options.scope.whole:
         return in_order > 0
-    keys = images.keys_of_others(
+    keys = _keys_of_others(context, options, started, without=missing)
+    return breaker.shows_other_images(list(context.bucket.look_all(keys, options.workers)), in_order)
+
+
+def _keys_of_others(
+    context: StorageContext, options: CheckOptions, started: datetime, *, without: Sequence[str]
+) -> list[str]:
+    """Return the keys of objects that some images need, chosen at random, without these and the unproven ones."""
+    return images.keys_of_others(
         context.images,
         context.bucket,
         before=started - images.GRACE,
-        without=[*missing, *plan.remembered(staged.conn)],
+        without=[*without, *plan.remembered(context.conn)],
         start=options.chance,
         limit=OTHERS,
     )
-    return breaker.shows_other_images(list(context.bucket.look_all(keys, options.workers)), in_order)

@@ -81,6 +81,7 @@ def find(context: StorageContext, options: CheckOptions, checked: Checked) -> Fi
         telemetry={
             "objects_listed": checked.objects.pull.rows_read if checked.listing else None,
             "requests": context.bucket.requests,
+            "started": checked.started.isoformat(),
             "rows_to_heal": counted["heals"],
             "next_cursor": _next_cursor(options.scope, checked.staged),
         },
@@ -258,7 +259,8 @@ FROM (
 ) p
 """
 
-# Images without an answer. Scans and syncs ask for them again until a scan has named them in confidence.unproven.
+# Images without an answer. Scans and syncs ask for them again until a scan has named them in confidence.unproven;
+# `plan.leave_proven` leaves those out of a sync that a scan has proven.
 OPEN = """
 SELECT count(*) FILTER (WHERE unknown = 'later'), count(*), min(updated_at),
   coalesce((SELECT string_agg(reason, ' ') FROM (

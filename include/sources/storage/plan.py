@@ -18,7 +18,7 @@ from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from include.api.bucket import Look, Presence
-from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
+from include.sources.storage.images import GRACE, IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
 from include.warehouse.find_patterns import MOST, column_types, facts_of
 from include.warehouse.patterns import Pattern
 from include.warehouse.sql_fragments import identifiers
@@ -89,7 +89,16 @@ def leave_judged(conn: Connection, plan: sql.Identifier) -> int:
     The newest scan counts that passed, or that a person has decided on. Only images count that are still as it saw
     them.
     """
-    return conn.execute(sql.SQL(LEAVE_JUDGED).format(plan=plan)).rowcount
+    return conn.execute(sql.SQL(LEAVE_JUDGED).format(plan=plan, scan=sql.SQL(JUDGED_SCAN))).rowcount
+
+
+def leave_proven(conn: Connection, plan: sql.Identifier) -> None:
+    """Turn images without an answer into `judged` if a judged scan of all images has found them in order.
+
+    Such a scan lists the bucket, so it may have an answer about objects whose own addresses never give one. Only images
+    count that have not changed since.
+    """
+    conn.execute(sql.SQL(LEAVE_PROVEN).format(plan=plan, scan=sql.SQL(JUDGED_SCAN), grace=sql.Literal(GRACE)))
 
 
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
@@ -280,15 +289,30 @@ LEFT JOIN ({doubts}) d ON d.key = jsonb_build_array(p.id)
 WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven')
 """
 
+JUDGED_SCAN = """
+SELECT summary ->> 'evidence' AS evidence, (summary -> 'telemetry' ->> 'started')::timestamptz AS started
+FROM confidence.forensic_run
+WHERE source = 'storage' AND scope = 'all' AND (verdict IN ('pass', 'warn') OR decision IN ('resume', 'repair'))
+ORDER BY scanned_at DESC LIMIT 1
+"""
+
 LEAVE_JUDGED = """
-UPDATE {plan} p SET _status = 'judged' FROM confidence.planned_change c
-WHERE c.evidence = (
-    SELECT summary ->> 'evidence' FROM confidence.forensic_run
-    WHERE source = 'storage' AND scope = 'all' AND (verdict IN ('pass', 'warn') OR decision IN ('resume', 'repair'))
-    ORDER BY scanned_at DESC LIMIT 1)
-  AND c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'error' IS NOT DISTINCT FROM p.new_error
+WITH scan AS ({scan})
+UPDATE {plan} p SET _status = 'judged' FROM confidence.planned_change c JOIN scan USING (evidence)
+WHERE c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'error' IS NOT DISTINCT FROM p.new_error
   AND (c.before ->> 'updated_at')::timestamptz = p.updated_at
   AND p._operation = 'mark' AND p._status IN ('confirmed', 'left', 'unproven')
+"""
+
+LEAVE_PROVEN = """
+WITH scan AS ({scan})
+UPDATE {plan} p SET _status = 'judged' FROM scan
+WHERE p._operation = 'mark' AND p._status = 'unproven' AND p.unknown IS NOT NULL
+  AND p.updated_at <= scan.started - {grace} AND NOT EXISTS (
+    SELECT FROM confidence.planned_change c WHERE c.evidence = scan.evidence AND c.key ->> 'id' = p.id::text)
+  AND NOT EXISTS (
+    SELECT FROM confidence.unproven u
+    WHERE u.source = 'storage' AND u.entity = 'images' AND u.key = jsonb_build_array(p.id))
 """
 
 SAMPLE = """

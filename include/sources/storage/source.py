@@ -130,7 +130,8 @@ class Storage:
         """Check the images that changed since the watermark; mark images whose objects are missing, heal the others.
 
         Raises SyncFailed without writing if too many are missing or unproven: the scan and its gate decide then. Raises
-        SyncFailed after writing if images had no answer; the watermark stops before them until a scan has named them.
+        SyncFailed after writing if images had no answer; the watermark stops before them until a scan has proven them
+        or named them.
         """
         conn, writer = context.conn, fence.read(context.conn, self.name)
         if writer.stopped:
@@ -150,6 +151,7 @@ class Storage:
     ) -> Synced:
         """Write what a sync's check has found; see `sync`."""
         conn = context.conn
+        plan.leave_proven(conn, checked.staged.plan)
         findings = find(context, options, checked)
         summary = findings.summary(context, options, context.run, epoch)
         if _is_harmful(findings, summary) and plan.leave_judged(conn, checked.staged.plan):
@@ -323,5 +325,5 @@ def _require_whole(findings: Findings, sync_id: int, counts: Counts) -> None:
     if findings.open:
         raise SyncFailed(
             f"{findings.open} images could not be looked at: {findings.reasons} All others are in step; the next"
-            " sync asks for these again, until the nightly scan has named them"
+            " sync asks for these again, until the nightly scan has proven or named them"
         )
