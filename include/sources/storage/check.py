@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -159,7 +159,8 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
         look.look_at_images(context.bucket, staged, objects, **how)
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
-        found = plan.make(staged, objects)
+        whole = options.purpose == "scan" and options.scope.whole
+        found = plan.make(staged, objects, watched_by=context.run if whole else None)
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
     unanswered = _second_look(context, options, staged, looks, listing, size, others)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
@@ -242,7 +243,9 @@ def _second_look(
     # One of LIST and HEAD shows these, and the first look did not. If they came meanwhile, it shows them now.
     doubted = disputed(conn, staged.plan, looks, listed_whole=listing)
     look.look_again(bucket, doubted, fourth, way.other, by_pages=by_pages and way is Way.HEAD, **how)
-    settle(conn, staged.plan, looks, listed_whole=listing)
+    # Such a time of change lies in the future, unless the image is young.
+    lately = datetime.fromisoformat(staged.pull.progress["started"]) - images.GRACE
+    settle(conn, staged.plan, looks, listed_whole=listing, lately=lately)
     if not options.heal:
         plan.leave_heals(conn, staged.plan)
     reason = _unanswered(again)
@@ -283,12 +286,19 @@ def _audit(
 def _leave_changed(context: StorageContext, options: CheckOptions, staged: Stage) -> None:
     """Leave out of the plan what has changed since it was read: the looks are not about such an image any more.
 
-    If a user deletes many images while a check runs, their objects are not lost.
+    If a user deletes many images while a check runs, their objects are not lost. A young image that an earlier scan has
+    noted is not excused by a further change.
     """
     for rows in plan.planned(staged.conn, staged.plan, options.batch, plan.SEEN_OTHERWISE):
         now = images.read_again(context.images, [row["id"] for row in rows], context.bucket)
-        changed = {row["id"] for row in rows if row["id"] not in now or not plan.as_planned(now[row["id"]], row)}
+        changed = {row["id"] for row in rows if not _stays(now.get(row["id"]), row)}
         plan.supersede(staged.conn, staged.plan, changed)
+
+
+def _stays(now: Mapping[str, Any] | None, row: Mapping[str, Any]) -> bool:
+    if now is None or not row["young"]:
+        return now is not None and plan.as_planned(now, row)
+    return not now["deleted"] and now["status"] != "error"
 
 
 def _shown(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime, in_order: int) -> bool:

@@ -26,5 +26,7 @@ METRICS: Mapping[str, str] = {
     "without_original": "Unproven images that name no original.",
     "empty_object": "Unproven images whose object is there and has no content.",
     "other_reading": "Unproven images whose object is found only under another reading of the url.",
+    "uncertain_age": "Unproven images whose object is missing, but whose upload may not have ended: they were young in "
+    "an earlier scan too, or their time of change lies in the future.",
     "unknown_status": "Unproven images with a status that is not known here.",
 }
