@@ -152,10 +152,10 @@ def test_young_images_are_left_alone_to_the_second(photos, either_way, monkeypat
     monkeypatch.setattr(images, "clock", lambda _: now)
     grace = timedelta(minutes=15)
     old = photos.add(laid=False, updated_at=now - grace)
-    photos.add(laid=False, updated_at=now - grace + timedelta(microseconds=1))
+    young = photos.add(laid=False, updated_at=now - grace + timedelta(microseconds=1))
     summary = photos.scan()
     assert figures(summary) == CLEAN | {"missing_original": 1, "missing_staged": 1, "rows_young": 1}
-    assert [id_ for id_, *_ in plan(photos)] == [old.id]
+    assert {id_: status for id_, _, status in plan(photos)} == {old.id: "confirmed", young.id: "young"}
 
 
 def test_foreign_and_unreadable_urls_are_reported_and_never_missing(photos, either_way):
