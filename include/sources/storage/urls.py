@@ -80,25 +80,30 @@ def locate(url: str, bucket: str, endpoint: str = "") -> Location:
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
     host = _host(scheme, authority, bucket, endpoint)
-    plain = not AMBIGUOUS.search(path)
-    places = [_split(text, host) for text in ([path] if plain else _texts(path, host))]
-    name, key = places[0]
+    name, key = _split(path, host)
+    plain = host.sure and not AMBIGUOUS.search(path)
+    # Most of millions of urls are plain, and need no further work.
+    if plain and 0 < len(key) <= LONGEST_KEY and not key.startswith(host.repeated):
+        return Location(name, (key,))
+    return _all_readings(path, host, bucket)
+
+
+def _all_readings(path: str, host: _Host, bucket: str) -> Location:
+    """Return what the path may mean, in every reading. `bucket` is the configured one. Raises UnreadableUrl."""
+    places = [_split(text, host) for text in _texts(path, host)]
+    name, _ = places[0]
     # If a query or a fragment begins before the key, there is no key.
     if QUERY_OR_FRAGMENT.search(name):
         raise _no_key()
-    # Most of millions of urls are plain, and need no further work.
-    if plain and key and not key.startswith(host.repeated):
-        keys: tuple[str, ...] = (key,)
-    else:
-        keys = tuple(dict.fromkeys(each for place, text in places if place == name for each in _readings(text, host)))
+    keys = list(dict.fromkeys(each for place, text in places if place == name for each in _readings(text, host)))
     if not (host.sure or host.bucket) and name == bucket:
-        keys += tuple(whole for each in keys if (whole := f"{bucket}/{each}") not in keys)
+        keys += [whole for each in keys if (whole := f"{bucket}/{each}") not in keys]
     fitting = tuple(each for each in keys if _fits(each))
     if not fitting:
         raise _no_key() if not keys else UnreadableUrl(f"the url names a key of more than {LONGEST_KEY} bytes")
     if any(place != name or _by_chance(text, host) for place, text in places):
         return Location(name, fitting, "foreign")
-    return Location(name, fitting, "" if plain or all(_is_utf8(text) for _, text in places) else "unreadable")
+    return Location(name, fitting, "" if all(_is_utf8(text) for _, text in places) else "unreadable")
 
 
 @lru_cache(maxsize=KNOWN_HOSTS)
@@ -195,7 +200,7 @@ def _is_utf8(key: str) -> bool:
 
 
 def _fits(key: str) -> bool:
-    return len(key) <= LONGEST_KEY // 4 or len(key.encode(errors="surrogatepass")) <= LONGEST_KEY
+    return len(key.encode(errors="surrogatepass")) <= LONGEST_KEY
 
 
 def _decoded(text: str) -> str:
