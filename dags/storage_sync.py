@@ -29,7 +29,7 @@ written.
 - *missing_in_doubt*, *could not be proven*: the bucket does not show what the images name. Check bucket_name and
   endpoint_url of connection `storage`.
 - *could not be looked at*: the store gave no answer about these images; all others are in step. The next sync asks
-  again, and the nightly scan names what stays unknown.
+  again, until the nightly scan has proven them, as their objects are listed, or named them.
 - *do not show the status that was written*: a trigger or a policy of the application's database. See what forbids it.
 - *check connection*: the store, its keys or its rights. Mend what the message names, then clear the task.
 - *writer is stopped*: somebody opened the pool by hand. Answer `decide` of the run that the message names.

@@ -84,6 +84,11 @@ class Bucket:
         self._listeners: list[Heard] = []
 
     @property
+    def host(self) -> str:
+        """The store's host, in lower case."""
+        return self._client.host
+
+    @property
     def requests(self) -> int:
         """The number of requests sent so far, retries included."""
         return self._client.requests

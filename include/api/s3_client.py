@@ -2,6 +2,7 @@
 
 import threading
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore.client import BaseClient
 from botocore.config import Config
@@ -45,6 +46,11 @@ class S3Client:
         bound_answers(boto)
         boto.meta.events.register("before-send.s3", self._count)
         boto.meta.events.register("response-received.s3", self._count_answered)
+
+    @property
+    def host(self) -> str:
+        """The host of the store's endpoint, in lower case."""
+        return urlsplit(self.boto.meta.endpoint_url).hostname or ""
 
     @property
     def requests(self) -> int:

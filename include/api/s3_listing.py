@@ -3,6 +3,9 @@
 boto3 parses each page into a tree twice and then builds objects of every field, although only the keys are needed.
 Here a regular expression reads a page of the usual form, and any other form is parsed as XML. A page that could hide a
 key is refused: a key that is not seen would count as an object that does not exist.
+
+A key that is no UTF-8, or longer than S3 allows, is left out: no text can name it, so nobody asks for it, and Postgres
+could not keep it.
 """
 
 import re
@@ -28,6 +31,8 @@ _END = "</ListBucketResult>"
 _KEY = re.compile(r"<Contents>\s*<Key>([^<]*)</Key>")
 _OBJECT = re.compile(r"<Contents>.*?</Contents>", re.DOTALL)
 _EMPTY = re.compile(r"<Size>\s*0\s*</Size>")
+# In bytes of UTF-8.
+LONGEST_KEY = 1_024
 _FIELD = re.compile(r"<(\w+)>([^<&\s]*)</\1>|<(\w+) ?/>")
 # The fields in which a page repeats the question.
 _ECHO = ("Name", "Prefix", "StartAfter", "ContinuationToken")
@@ -149,14 +154,11 @@ def _contents(root: ElementTree.Element) -> Iterator[ElementTree.Element]:
 def _page(
     keys: Sequence[str], fields: Mapping[str, str], empty: Sequence[str], sample: Sequence[str]
 ) -> ObjectPage | None:
-    if fields.get("EncodingType") == "url":
-        try:
-            keys, empty = _decoded(keys), _decoded(empty)
-        except UnicodeDecodeError:
-            return None
+    listed, encoded = len(keys), fields.get("EncodingType") == "url"
+    keys, empty = (_usable(each, encoded=encoded) for each in (keys, empty))
     more = {"true": True, "false": False}.get(fields.get("IsTruncated", ""))
     token = fields.get("NextContinuationToken") or None
-    complete = fields.get("KeyCount", str(len(keys))) == str(len(keys)) and all(keys)
+    complete = fields.get("KeyCount", str(listed)) == str(listed) and all(keys)
     # There is a token if and only if more keys follow; any other page contradicts itself. Postgres keeps no NUL in it.
     if more is not (token is not None) or "\0" in (token or "") or not complete or not fields.get("Name"):
         return None
@@ -164,5 +166,18 @@ def _page(
     return ObjectPage(keys, more, token, frozenset(empty), echo, sample)
 
 
-def _decoded(keys: Sequence[str]) -> list[str]:
-    return [unquote_plus(key, errors="strict") if "%" in key or "+" in key else key for key in keys]
+def _usable(keys: Sequence[str], *, encoded: bool) -> Sequence[str]:
+    """Return the keys as texts, without those that are no UTF-8 or too long. `encoded`: they are percent-encoded."""
+    if encoded:
+        keys = [text for key in keys if (text := _decoded(key)) is not None]
+    if max(map(len, keys), default=0) > LONGEST_KEY // 4:
+        keys = [key for key in keys if len(key.encode()) <= LONGEST_KEY]
+    return keys
+
+
+def _decoded(key: str) -> str | None:
+    """Return the key, None if it is no UTF-8."""
+    try:
+        return unquote_plus(key, errors="strict") if "%" in key or "+" in key else key
+    except UnicodeDecodeError:
+        return None

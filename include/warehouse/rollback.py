@@ -145,7 +145,7 @@ def roll_back(
             tables = copy.restore(sync_id, rollback_id, dry_run=False)
             _restore_states(conn, source, sync_id, rollback_id)
     except Exception as error:
-        sync_log.finish(conn, rollback_id, {}, error=str(error) or type(error).__name__)
+        sync_log.finish(conn, rollback_id, {}, error=error)
         raise
     sync_log.finish(conn, rollback_id, tables)
     return Undone(rollback_id, tables, tuple(conflicts))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 
-from psycopg import Connection, sql
+from psycopg import Connection, Error, sql
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
@@ -100,7 +100,7 @@ def finish(
     conn: Connection,
     sync_id: int,
     entities: Mapping[str, Counts],
-    error: str | None = None,
+    error: BaseException | None = None,
     *,
     requests: int = 0,
     request_errors: int = 0,
@@ -121,12 +121,25 @@ def finish(
             *(getattr(total, name) for name in names),
             Jsonb({entity: asdict(counts) for entity, counts in entities.items()}),
             "failed" if error else "success",
-            error,
+            error and reason(error),
             requests,
             request_errors,
             sync_id,
         ],
     )
+
+
+def reason(error: BaseException) -> str:
+    """Return the message of an error as it is kept: without the details that Postgres adds, which quote rows."""
+    if isinstance(error, Error) and error.diag.message_primary:
+        return f"{type(error).__name__}: {error.diag.message_primary}"
+    return str(error) or type(error).__name__
+
+
+def refusal(error: Error) -> str:
+    """Return why the database refuses a row, in words that quote nothing of it: a trigger's message may."""
+    constraint = error.diag.constraint_name
+    return type(error).__name__ + (f", constraint {constraint}" if constraint else "")
 
 
 def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, str | int]]) -> None:

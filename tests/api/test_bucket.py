@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 from xml.sax.saxutils import escape
 
 import boto3
@@ -277,7 +277,6 @@ def test_no_part_of_a_page_is_a_page():
         document(["a"]).replace(b"<Name>images</Name>", b""),
         document(["a"]).replace(b"<Name>images</Name>", b"<Name></Name>"),
         document(["a", ""]),
-        document(["a"], write=lambda key: "%FF"),
         document(["a"]).replace(b"<IsTruncated>false</IsTruncated>", b""),
         document(["a"]).replace(b"</Key>", b""),
         document(["a"]).replace(b"UTF-8", b"no-such-code"),
@@ -286,6 +285,19 @@ def test_no_part_of_a_page_is_a_page():
 )
 def test_what_could_hide_a_key_is_no_page(body):
     assert read_page(body) is None
+
+
+@pytest.mark.parametrize("odd", ["%FF", "a%FFb", "%ED%A0%80", "a%C3", "a" * 1025, "%C3%A9" * 513])
+@pytest.mark.parametrize("gap", ["", "<!-- -->"])
+def test_key_that_no_text_can_name_is_left_out(odd, gap):
+    body = document(["a", "odd", "z"], count=3, gap=gap, write=lambda key: odd if key == "odd" else key)
+    assert read_page(body).keys == ["a", "z"]
+    assert read_page(body.replace(b"<KeyCount>3<", b"<KeyCount>2<")) is None
+
+
+def test_keys_of_the_longest_size_are_listed():
+    keys = ["a" * 1024, "\u00e9" * 512]
+    assert read_page(document(keys)).keys == keys
 
 
 @pytest.mark.parametrize("body", [document(["a", "b"]), document(["a", "b"], key_first=False, gap=" ")])
@@ -407,6 +419,19 @@ def test_goes_on_from_every_page(store, bucket, faults):
         rest = list(connect(store).list(ranges, positions=positions, size=2, workers=2))
         assert sorted(key for listing in whole[:seen] + rest for key in listing.keys) == keys
         assert {listing.range for listing in whole[:seen] + rest if listing.position is None} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("faults", [[], [Fault("ignore_start_after", times=None)]], ids=["ranges", "chain"])
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_keys_that_no_text_can_name_end_no_listing(store, bucket, monkeypatch, faults, size):
+    monkeypatch.setattr(
+        "include.simulators.storage.listing.quote_plus",
+        lambda text, safe: quote_plus(text, safe=safe).replace("%21", "%FF"),
+    )
+    store.control.put(["a", "k4", "k4!", "k4!a", "k4!b", "k4!c", "k7", "z!", "z!a", "z!b"])
+    store.control.fault(*faults)
+    assert everything(bucket, BORDERS[1], size=size) == ["a", "k4", "k7"]
+    assert [bucket.look(key, Way.LIST).presence for key in ("k4", "k4~", "z")] == ["present", "absent", "absent"]
 
 
 def test_what_is_done_is_not_asked_for(store, bucket):

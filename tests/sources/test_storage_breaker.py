@@ -5,13 +5,15 @@ from datetime import timedelta
 from itertools import count
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from include.confidence import holds, judgements
 from include.confidence.policy import Verdict, judge
+from include.simulators.storage import Fault
 from include.sources.base import SyncFailed
-from include.sources.storage import SOURCE
+from include.sources.storage import SOURCE, images, look
 from include.sources.storage.undo import ImagesCopy
-from include.warehouse import fence
+from include.warehouse import fence, sync_log
 from include.warehouse.rollback import roll_back
 from tests.photos import Photos
 
@@ -210,6 +212,57 @@ def test_unproven_images_that_a_scan_has_named_refuse_no_sync(synced):
     resume(scanned)
     changed(synced, 2, laid=True)
     assert sync(synced).result["checked"] == 8
+
+
+def watermark(photos: Photos):
+    return sync_log.state(photos.conn, "storage", "images").watermark
+
+
+@pytest.mark.usefixtures("by_heads")
+@pytest.mark.parametrize(
+    "fault", [Fault("status", status=403), Fault("status", status=503), Fault("hide")], ids=["403", "503", "404"]
+)
+@pytest.mark.parametrize("number", [1, 25])
+def test_images_that_a_scan_has_proven_keep_no_sync_from_going_on(synced, monkeypatch, fault, number):
+    """Their own addresses never give an answer, but the listing shows them, so no scan names them as unproven."""
+    odd = changed(synced, number, laid=True)
+    for image in odd:
+        synced.control.fault(replace(fault, operation="head", key=image.original, keys=(image.original,), times=None))
+    mark = watermark(synced)
+    for _ in range(2):
+        with pytest.raises(SyncFailed, match=f"^{number} "):
+            sync(synced)
+    monkeypatch.setattr(look, "LIST_COST", 0)
+    scanned, summary, verdict = judged(synced, "1")
+    assert (summary.metrics["unproven"], summary.incomplete, verdict) == (0, "", Verdict.PASS)
+    resume(scanned)
+    monkeypatch.setattr(look, "LIST_COST", 1_000_000)
+    [lost] = changed(synced, 1)
+    assert sync(synced).result["updated"] == 1
+    assert synced.table()[lost.id]["status"] == "error"
+    assert watermark(synced) > mark
+    # What the scan has seen is proven, and no later change.
+    synced.touch(odd[0].id, updated_at=images.clock(synced.images) - 0.6 * MINUTES)
+    synced.conn.execute(
+        "UPDATE confidence.forensic_run SET summary = jsonb_set(summary, '{telemetry,started}', %s)",
+        [Jsonb((images.clock(synced.images) - 2 * MINUTES).isoformat())],
+    )
+    with pytest.raises(SyncFailed, match=f"^{number} "):
+        sync(synced)
+
+
+@pytest.mark.usefixtures("by_heads")
+def test_images_whose_objects_are_all_refused_keep_no_others_from_being_asked_for(synced):
+    """Such as the first ones of an hour, all in one folder with rights of its own."""
+    for number in range(25):
+        synced.add("queued", laid=False, age=MINUTES, original_url=f"s3://images/aa/{number}.jpg")
+        synced.control.fault(Fault("status", "head", key=f"aa/{number}.jpg", status=403, times=None))
+    changed(synced, 20, laid=True)
+    changed(synced, 1)
+    synced.control.reset_counters()
+    with pytest.raises(SyncFailed, match="25 of 46 images could not be proven"):
+        sync(synced)
+    assert synced.control.counters().total("head") >= 46
 
 
 def test_refusal_ends_with_a_whole_scan_that_passes(synced):

@@ -1,6 +1,7 @@
 """What a check of the images finds, class by class, and what it makes of the figures."""
 
 import logging
+import random
 from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import quote
@@ -151,10 +152,10 @@ def test_young_images_are_left_alone_to_the_second(photos, either_way, monkeypat
     monkeypatch.setattr(images, "clock", lambda _: now)
     grace = timedelta(minutes=15)
     old = photos.add(laid=False, updated_at=now - grace)
-    photos.add(laid=False, updated_at=now - grace + timedelta(microseconds=1))
+    young = photos.add(laid=False, updated_at=now - grace + timedelta(microseconds=1))
     summary = photos.scan()
     assert figures(summary) == CLEAN | {"missing_original": 1, "missing_staged": 1, "rows_young": 1}
-    assert [id_ for id_, *_ in plan(photos)] == [old.id]
+    assert {id_: status for id_, _, status in plan(photos)} == {old.id: "confirmed", young.id: "young"}
 
 
 def test_foreign_and_unreadable_urls_are_reported_and_never_missing(photos, either_way):
@@ -170,6 +171,31 @@ def test_foreign_and_unreadable_urls_are_reported_and_never_missing(photos, eith
     assert figures(summary) == CLEAN | {"foreign_bucket": 2, "unreadable_url": 2, "unproven": 4}
     photos.repair(summary)
     assert photos.table() == before
+
+
+def test_url_that_may_name_another_bucket_is_never_missing(photos, either_way):
+    url = "https://images.example.com/old-images/{}.jpg"
+    photos.add("queued", laid=False, original_url=url.format("a"))
+    photos.add("queued", laid=False, original_url=url.format("b"))
+    photos.control.put(["old-images/b.jpg"])
+    before = photos.table()
+    summary = photos.scan()
+    assert figures(summary) == CLEAN | {"foreign_bucket": 1, "unproven": 1}
+    photos.repair(summary)
+    assert photos.table() == before
+
+
+def test_url_that_may_name_a_key_that_is_no_utf8_is_never_missing(photos, either_way):
+    photos.add("queued", laid=False, original_url="https://images.s3.amazonaws.com/caf%E9.jpg")
+    assert figures(photos.scan()) == CLEAN | {"unreadable_url": 1, "unproven": 1}
+
+
+@pytest.mark.parametrize("size", [1_025, 20_000])
+def test_key_that_is_too_long_for_s3_ends_no_check(photos, either_way, size):
+    """Postgres could not index it."""
+    path = "".join(random.Random(1).choices("0123456789abcdef", k=size))
+    photos.add("queued", laid=False, original_url=f"https://images.s3.amazonaws.com/{path}")
+    assert figures(photos.scan()) == CLEAN | {"unreadable_url": 1, "unproven": 1}
 
 
 def test_ready_without_staged_is_reported(photos, either_way):
@@ -190,6 +216,10 @@ def test_shared_original_is_looked_for_by_its_key(photos, either_way):
     assert {id_ for id_, *_ in plan(photos)} == ids
 
 
+# Figures that say where the object of an image is not.
+BY_PLACE = ("missing_original", "other_reading", "foreign_bucket", "unreadable_url")
+
+
 @pytest.mark.parametrize(
     ("key", "lies", "figure"),
     [
@@ -198,6 +228,14 @@ def test_shared_original_is_looked_for_by_its_key(photos, either_way):
         ("/t/a.jpg", "t/a.jpg", "other_reading"),
         ("t/e\u0301.jpg", "t/\u00e9.jpg", "other_reading"),
         ("t/a.jpg", "t/b.jpg", "missing_original"),
+        ("images/t/a.jpg", "t/a.jpg", "other_reading"),
+        # The whole url in place of the key.
+        ("s3://images/t/a.jpg", "t/a.jpg", "looked_at"),
+        ("https://images.s3.amazonaws.com/t/a%20b.jpg", "t/a b.jpg", "looked_at"),
+        ("s3://images/t/a.jpg", "t/b.jpg", "missing_original"),
+        ("s3://images/t/a.jpg", "s3://images/t/a.jpg", "other_reading"),
+        ("s3://other/t/a.jpg", "t/a.jpg", "foreign_bucket"),
+        ("gs://images/t/a.jpg", "t/a.jpg", "unreadable_url"),
     ],
 )
 def test_shared_original_may_be_named_in_another_way(photos, either_way, key, lies, figure):
@@ -209,7 +247,7 @@ def test_shared_original_may_be_named_in_another_way(photos, either_way, key, li
     photos.add("queued", laid=False, original_url=None, original_image_id=original)
     photos.control.put([lies])
     after = photos.scan().metrics
-    counted = {name for name in ("missing_original", "other_reading") if after[name] != before[name]}
+    counted = {name for name in BY_PLACE if after[name] != before[name]}
     assert (after[figure] - before[figure], counted) == (1, {figure} - {"looked_at"})
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from include.api.errors import TryLater
 from include.sources.storage import SOURCE
@@ -25,11 +26,12 @@ class CutOff(psycopg.Connection):
 
     @contextmanager
     def transaction(self, *args: object, **kwargs: object) -> Iterator[object]:
+        savepoint = self.info.transaction_status is TransactionStatus.INTRANS
         with super().transaction(*args, **kwargs) as transaction:
             yield transaction
-            if self.before:
+            if self.before and not savepoint:
                 self.end()
-        if not self.before:
+        if not self.before and not savepoint:
             self.end()
             raise psycopg.OperationalError("the connection broke")
 

@@ -153,7 +153,7 @@ def test_few_images_that_nobody_could_look_at_are_named(photos, either_first):
     summary = photos.scan()
     assert (summary.incomplete, summary.metrics["unproven"], summary.plan.update) == ("", 3, 1)
     assert doubts(photos) == {
-        image.id: "its original url names another bucket",
+        image.id: "its original url names another bucket, or may name one",
         other.id: "it names no original",
         half.id: "its staged url cannot be read",
     }
@@ -195,16 +195,84 @@ def test_few_rows_of_a_small_table_or_part_do_not_hold(photos, missing):
     assert judge(photos.scan(limit=missing + 3), [], gates).verdict is Verdict.PASS
 
 
-def test_time_of_change_that_lies_far_ahead_keeps_nothing_from_being_looked_at(photos):
-    """Else such an image would be young for years."""
-    image = photos.add("queued", laid=False, updated_at=images.clock(photos.images) + 24 * HOUR)
+@pytest.mark.parametrize("ahead", [HOUR / 2, 24 * HOUR])
+def test_time_of_change_that_lies_ahead_proves_no_age(photos, either_first, ahead):
+    """The application's clock or time zone is wrong, so the upload may be under way. The objects are looked at."""
+    late = images.clock(photos.images) + ahead
+    lost, there = photos.add("queued", laid=False, updated_at=late), photos.add("queued", updated_at=late)
+    photos.sync()
     summary = photos.scan()
-    assert (summary.metrics["rows_young"], summary.metrics["missing_original"]) == (0, 1)
+    assert (summary.metrics["rows_young"], summary.metrics["uncertain_age"], summary.metrics["unproven"]) == (0, 1, 1)
+    assert summary.metrics["looked_at"] == 116
+    why = "its original object is missing, but its time of change lies in the future and proves no age"
+    assert doubts(photos) == {lost.id: why}
     photos.repair(summary)
-    assert photos.table()[image.id]["status"] == "error"
+    assert (photos.table()[lost.id]["status"], photos.table()[there.id]["status"]) == ("queued", "queued")
+    # Once it is old enough, it is marked.
+    photos.touch(lost.id, updated_at=images.clock(photos.images) - HOUR)
+    summary = night(photos, 2).scan()
+    assert (summary.metrics["missing_original"], summary.metrics["unproven"]) == (1, 0)
 
 
-@pytest.mark.parametrize("changed", ["infinity", "-infinity", "20000-01-01", "4000-01-01 BC", None])
+def noted(photos: Photos) -> list:
+    """What the newest plan says of its images."""
+    query = """SELECT status, why FROM confidence.planned_change
+      WHERE evidence = (SELECT summary ->> 'evidence' FROM confidence.forensic_run ORDER BY scanned_at DESC LIMIT 1)"""
+    return photos.conn.execute(query).fetchall()
+
+
+@pytest.mark.usefixtures("by_lists")
+@pytest.mark.parametrize("busy", [False, True], ids=["before the scan", "during the scan too"])
+def test_image_that_is_always_young_is_excused_once(photos, monkeypatch, busy):
+    """Something touches it again and again, and its object never comes."""
+    lost, there = photos.add("queued", laid=False), photos.add("queued")
+    again = look.look_again
+
+    def touched(*given, **options):
+        if busy:
+            photos.touch(lost.id)
+        again(*given, **options)
+
+    monkeypatch.setattr(look, "look_again", touched)
+    why = "its original object is missing, as in an earlier scan, and each time the image had changed just before"
+    for number, unproven_images in enumerate([0, 1, 1]):
+        photos = night(photos, number)
+        photos.touch(lost.id)
+        photos.touch(there.id)
+        summary = photos.scan()
+        assert (summary.incomplete, account(summary).wrong_sum) == ("", "")
+        assert (summary.metrics["uncertain_age"], summary.metrics["unproven"]) == (unproven_images, unproven_images)
+        assert summary.metrics["rows_young"] == 2 - unproven_images
+        assert noted(photos) == [("unproven", why) if unproven_images else ("young", "it has changed lately")]
+        assert doubts(photos) == ({lost.id: why} if unproven_images else {})
+        assert summary.plan.update == 0
+    # A scan of a part excuses it, and proves nothing.
+    assert night(photos, 4).scan(limit=1000).metrics["rows_young"] == 2
+    photos = night(photos, 5)
+    photos.control.put(lost.keys)
+    photos.touch(lost.id)
+    assert (photos.scan().metrics["unproven"], doubts(photos)) == (0, {})
+
+
+@pytest.mark.usefixtures("by_lists")
+def test_image_that_is_young_for_another_reason_is_excused(photos):
+    """Another one each night, and one that is deleted before the second."""
+    for number in range(3):
+        photos = night(photos, number)
+        image = photos.add("queued", laid=False, age=timedelta(0))
+        summary = photos.scan()
+        assert (summary.metrics["rows_young"], summary.metrics["unproven"]) == (1, 0)
+        photos.touch(image.id, deleted_at=images.clock(photos.images))
+
+
+@pytest.mark.parametrize("changed", ["infinity", "20000-01-01"])
+def test_time_of_change_that_python_cannot_hold_and_that_lies_ahead_ends_no_check(photos, changed):
+    photos.add("queued", laid=False, updated_at=changed)
+    assert photos.sync(dry_run=True).result["unproven"] == 1
+    assert photos.scan().metrics["uncertain_age"] == 1
+
+
+@pytest.mark.parametrize("changed", ["-infinity", "4000-01-01 BC", None])
 def test_time_of_change_that_python_cannot_hold_ends_no_check(photos, changed):
     image = photos.add("queued", laid=False)
     photos.images.execute("ALTER TABLE images ALTER updated_at DROP NOT NULL")

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from include.api.errors import TryLater
 from include.sources.base import SyncFailed
 from include.sources.storage import SOURCE, repair
 from include.sources.storage.undo import ImagesCopy
@@ -90,6 +91,57 @@ def test_status_that_the_database_does_not_take_is_told(photos, lost, body, when
     assert photos.table() == before
 
 
+SECRET = "a word of the row"
+REFUSE = f"RAISE EXCEPTION 'not this one' USING DETAIL = '{SECRET}';"
+
+
+@pytest.mark.parametrize("deferred", [None, False, True], ids=["constraint", "at once", "at the commit"])
+def test_image_that_the_database_refuses_with_an_error_is_told(photos, lost, caplog, deferred):
+    """The others are written, and the message quotes nothing of the row."""
+    refused = lost[1].id
+    photos.touch(refused, prompt=SECRET, updated_at=photos.table()[refused]["updated_at"])
+    if deferred is None:
+        photos.images.execute(f"ALTER TABLE images ADD CONSTRAINT archived CHECK (id <> '{refused}' OR error IS NULL)")
+    else:
+        trigger(photos, REFUSE, AFTER, deferred=deferred, condition=f"OLD.id = '{refused}'")
+    before = photos.table()
+    summary = photos.scan()
+    sync_id, counts = photos.repair(summary)
+    assert counts["images"] == Counts(updated=2, failed=1)
+    assert checks(photos, summary, sync_id)["planned_changes_open"]
+    assert photos.changed(before).keys() == {image.id for image in lost} - {refused}
+    [told] = [record.getMessage() for record in caplog.records if refused in record.getMessage()]
+    assert ("CheckViolation, constraint archived" if deferred is None else "RaiseException") in told
+    assert SECRET not in caplog.text
+    if deferred is not None:
+        photos.images.execute("DROP TRIGGER meddle ON images")
+    undo(photos, sync_id)
+    assert photos.table() == before
+
+
+def test_images_that_the_database_refuses_are_found_by_halves(photos, monkeypatch):
+    photos.control.put(photos.add("queued").keys)
+    lost = [photos.add("queued", laid=False, age=HALF_AN_HOUR) for _ in range(32)]
+    refused = {lost[3].id, lost[20].id}
+    trigger(photos, REFUSE, condition=f"OLD.id IN ('{lost[3].id}', '{lost[20].id}')")
+    summary = photos.scan()
+    statements = []
+    update = repair._update
+    monkeypatch.setattr(repair, "_update", lambda conn, rows: statements.append(len(rows)) or update(conn, rows))
+    assert photos.repair(summary)[1]["images"] == Counts(updated=30, failed=2)
+    assert {image.id for image in lost if photos.table()[image.id]["status"] == "queued"} == refused
+    assert len(statements) <= 2 * 2 * 5 + 1
+
+
+def test_lock_that_ends_the_write_is_no_refusal_of_an_image(photos, lost):
+    trigger(photos, "RAISE EXCEPTION 'wait' USING ERRCODE = 'lock_not_available';")
+    before = photos.table()
+    summary = photos.scan()
+    with pytest.raises(TryLater, match="nothing was written"):
+        photos.repair(summary)
+    assert photos.table() == before
+
+
 def test_row_that_the_application_has_changed_since_is_not_open(photos, lost):
     summary = photos.scan()
     sync_id, _ = photos.repair(summary)
@@ -140,3 +192,16 @@ def test_rollback_that_the_database_does_not_take_is_refused_as_a_whole(photos, 
     with pytest.raises(RollbackRefused, match=rf"1 of images \(such as {lost[1].id}\) do not take their former status"):
         undo(photos, sync_id)
     assert (photos.table(), photos.audited()) == (marked, audited)
+
+
+def test_rollback_that_the_database_refuses_with_an_error_is_refused_as_a_whole(photos, lost):
+    """The error says nothing of the row."""
+    sync_id, _ = photos.repair(photos.scan())
+    marked, audited = photos.table(), photos.audited()
+    trigger(photos, REFUSE, condition=f"OLD.id = '{lost[1].id}'")
+    with pytest.raises(RollbackRefused, match=r"refuses the former status of images \(RaiseException\)") as raised:
+        undo(photos, sync_id)
+    assert (photos.table(), photos.audited()) == (marked, audited)
+    (kept,) = photos.conn.execute("SELECT error FROM confidence.sync_log ORDER BY sync_id DESC LIMIT 1").fetchone()
+    assert kept == str(raised.value)
+    assert SECRET not in kept

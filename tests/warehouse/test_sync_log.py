@@ -1,5 +1,8 @@
 """The log of syncs, and how far each entity is in step."""
 
+import psycopg
+import pytest
+
 from include.warehouse import sync_log
 from include.warehouse.merge import Merged
 from include.warehouse.sync_log import Counts, State
@@ -37,7 +40,7 @@ def test_what_a_dead_attempt_left_open_is_closed(conn):
 
 def test_failure_keeps_its_reason(conn):
     sync_id = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
-    sync_log.finish(conn, sync_id, {}, error="the vendor is down")
+    sync_log.finish(conn, sync_id, {}, error=RuntimeError("the vendor is down"))
     assert log(conn, sync_id, "state", "error", "rows_read") == ("failed", "the vendor is down", 0)
 
 
@@ -45,7 +48,7 @@ def test_has_never_synced_until_a_sync_of_its_own_has_brought_something(conn):
     other = sync_log.begin(conn, "repairshopr", "sync", "repairshopr_sync/1")
     sync_log.finish(conn, other, {})
     failed = sync_log.begin(conn, SOURCE, "sync", "shop_sync/1")
-    sync_log.finish(conn, failed, {}, error="the vendor is down")
+    sync_log.finish(conn, failed, {}, error=RuntimeError("the vendor is down"))
     sync_log.finish(conn, sync_log.begin(conn, SOURCE, "repair", "shop_reconcile/1"), {})
     assert not sync_log.ever_synced(conn, SOURCE)
     sync_log.finish(conn, sync_log.begin(conn, SOURCE, "sync", "shop_sync/2"), {})
@@ -128,3 +131,13 @@ def test_what_ended_long_ago_expires_but_what_states_and_rollbacks_stand_on(conn
     audited = {sync_id for (sync_id,) in conn.execute("SELECT DISTINCT sync_id FROM confidence.change_log")}
     assert audited == kept - {undo}
     assert count(conn, "shop.parts") == 1
+
+
+def test_error_of_postgres_is_kept_without_the_row_that_it_quotes(conn):
+    conn.execute("CREATE TEMPORARY TABLE person (name text CHECK (name <> 'Ada'))")
+    with pytest.raises(psycopg.errors.CheckViolation, match="Ada") as raised:
+        conn.execute("INSERT INTO person VALUES ('Ada')")
+    kept = sync_log.reason(raised.value)
+    assert kept == 'CheckViolation: new row for relation "person" violates check constraint "person_name_check"'
+    assert sync_log.reason(psycopg.OperationalError("the server is gone")) == "the server is gone"
+    assert sync_log.reason(ValueError()) == "ValueError"

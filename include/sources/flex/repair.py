@@ -86,7 +86,7 @@ def repair_elements(context: FlexContext, summary: ForensicSummary) -> tuple[int
         require_not_stopped(reports)
         _require_done(reports)
     except BaseException as error:
-        finish(context, sync_id, reports, str(error) or type(error).__name__, superseded(reports))
+        finish(context, sync_id, reports, error, superseded(reports))
         raise
     finish(context, sync_id, reports, superseded=superseded(reports))
     return sync_id, {ENTITY: record.counts(reports, superseded(reports))}

@@ -155,7 +155,7 @@ def sync_elements(context: FlexContext, params: Mapping[str, Any]) -> Synced:
             unknown = any(report.state == "uncertain" for report in reports)
             raise (OutcomeUnknown if unknown else SyncFailed)(_failures(reports, problems, len(elements)))
     except BaseException as error:
-        finish(context, sync_id, reports, error=str(error) or type(error).__name__)
+        finish(context, sync_id, reports, error=error)
         raise
     finish(context, sync_id, reports)
     return Synced(sync_id, {ENTITY: record.counts(reports)}, record.result(reports, without))
@@ -226,7 +226,11 @@ def worker_of(context: FlexContext, conn: Connection, sync_id: int, fenced: Any)
 
 
 def finish(
-    context: FlexContext, sync_id: int, reports: Collection[Report], error: str | None = None, superseded: int = 0
+    context: FlexContext,
+    sync_id: int,
+    reports: Collection[Report],
+    error: BaseException | None = None,
+    superseded: int = 0,
 ) -> None:
     """Close the row of the sync log with the counts, or with an error."""
     counted = {ENTITY: record.counts(reports, superseded)}

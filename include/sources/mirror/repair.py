@@ -66,7 +66,7 @@ def repair_entities(context: MirrorContext, summaries: Sequence[ForensicSummary]
                 _mark_unscanned_partitions(context, summary, new)
                 _mark_implied_rows(context, summary.entity, sync_id, scanned=known.keys())
     except BaseException as error:
-        sync_log.finish(conn, sync_id, {}, error=str(error) or type(error).__name__)
+        sync_log.finish(conn, sync_id, {}, error=error)
         raise
     sync_log.finish(conn, sync_id, counts)
     return sync_id, counts

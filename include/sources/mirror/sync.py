@@ -82,13 +82,15 @@ def sync_entities(
         if failures:
             raise _failure(source.name, failures)
     except BaseException as error:
-        _finish(context, sync_id, run.counts, error=str(error) or type(error).__name__)
+        _finish(context, sync_id, run.counts, error=error)
         raise
     _finish(context, sync_id, run.counts)
     return sync_id, run.counts
 
 
-def _finish(context: MirrorContext, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
+def _finish(
+    context: MirrorContext, sync_id: int, counts: Mapping[str, Counts], error: BaseException | None = None
+) -> None:
     """Complete the entry in confidence.sync_log."""
     client = context.client
     traffic = {"requests": client.requests_sent, "request_errors": client.requests_failed}

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -143,6 +143,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     objects = looks[0]
     resumed = any(stage.resumed for stage in (staged, *looks))
     started, size, listing = _begin(context, options, staged)
+    others: Sequence[str] = ()
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
         # Otherwise a new object would look like an orphan.
@@ -151,12 +152,17 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
         _read_images(context, options, staged)
     else:
         _read_images(context, options, staged)
-        look.look_at_images(context.bucket, staged, objects, batch=options.batch, workers=options.workers)
+        # If many looks have no answer, these tell whether the store is down.
+        checked = staged.conn.execute(sql.SQL("SELECT id::text FROM {}").format(staged.sql))
+        others = _keys_of_others(context, options, started, without=[id_ for (id_,) in checked])
+        how = {"batch": options.batch, "workers": options.workers, "others": others}
+        look.look_at_images(context.bucket, staged, objects, **how)
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
-        found = plan.make(staged, objects)
+        whole = options.purpose == "scan" and options.scope.whole
+        found = plan.make(staged, objects, watched_by=context.run if whole else None)
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
-    unanswered = _second_look(context, options, staged, looks, listing, size)
+    unanswered = _second_look(context, options, staged, looks, listing, size, others)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
     _leave_changed(context, options, staged)
     shown = _shown(context, options, staged, started, found["in_order"])
@@ -193,7 +199,7 @@ def read_claimed(context: StorageContext, options: CheckOptions, staged: Stage, 
         batches = images.read(
             context.images,
             options.scope,
-            context.bucket.name,
+            context.bucket,
             started=started,
             batch=options.batch,
             after=each.position or after,
@@ -206,14 +212,21 @@ def read_claimed(context: StorageContext, options: CheckOptions, staged: Stage, 
 
 
 def _second_look(
-    context: StorageContext, options: CheckOptions, staged: Stage, looks: Sequence[Stage], listing: bool, size: Size
+    context: StorageContext,
+    options: CheckOptions,
+    staged: Stage,
+    looks: Sequence[Stage],
+    listing: bool,
+    size: Size,
+    others: Sequence[str],
 ) -> str:
     """After a pause look at every suspect in the other way, and settle the plan with the result.
 
-    Return why no look had an answer, empty if one had.
+    `others`: keys of objects that should exist, for when the first look has found none. Return why no look had an
+    answer, empty if one had.
     """
     conn, (objects, again, third, fourth) = staged.conn, looks
-    bucket, how = context.bucket, {"workers": options.workers, "known": look.known(objects)}
+    bucket, how = context.bucket, {"workers": options.workers, "known": look.known(objects) or others}
     count = count_suspects(conn, staged.plan)
     if count and not again.resumed:
         log.info("%d objects will be looked at once more in %.0f s", count, context.source.pause.total_seconds())
@@ -230,7 +243,9 @@ def _second_look(
     # One of LIST and HEAD shows these, and the first look did not. If they came meanwhile, it shows them now.
     doubted = disputed(conn, staged.plan, looks, listed_whole=listing)
     look.look_again(bucket, doubted, fourth, way.other, by_pages=by_pages and way is Way.HEAD, **how)
-    settle(conn, staged.plan, looks, listed_whole=listing)
+    # Such a time of change lies in the future, unless the image is young.
+    lately = datetime.fromisoformat(staged.pull.progress["started"]) - images.GRACE
+    settle(conn, staged.plan, looks, listed_whole=listing, lately=lately)
     if not options.heal:
         plan.leave_heals(conn, staged.plan)
     reason = _unanswered(again)
@@ -271,12 +286,19 @@ def _audit(
 def _leave_changed(context: StorageContext, options: CheckOptions, staged: Stage) -> None:
     """Leave out of the plan what has changed since it was read: the looks are not about such an image any more.
 
-    If a user deletes many images while a check runs, their objects are not lost.
+    If a user deletes many images while a check runs, their objects are not lost. A young image that an earlier scan has
+    noted is not excused by a further change.
     """
     for rows in plan.planned(staged.conn, staged.plan, options.batch, plan.SEEN_OTHERWISE):
-        now = images.read_again(context.images, [row["id"] for row in rows], context.bucket.name)
-        changed = {row["id"] for row in rows if row["id"] not in now or not plan.as_planned(now[row["id"]], row)}
+        now = images.read_again(context.images, [row["id"] for row in rows], context.bucket)
+        changed = {row["id"] for row in rows if not _stays(now.get(row["id"]), row)}
         plan.supersede(staged.conn, staged.plan, changed)
+
+
+def _stays(now: Mapping[str, Any] | None, row: Mapping[str, Any]) -> bool:
+    if now is None or not row["young"]:
+        return now is not None and plan.as_planned(now, row)
+    return not now["deleted"] and now["status"] != "error"
 
 
 def _shown(context: StorageContext, options: CheckOptions, staged: Stage, started: datetime, in_order: int) -> bool:
@@ -290,12 +312,19 @@ def _shown(context: StorageContext, options: CheckOptions, staged: Stage, starte
         return True
     if options.scope.whole:
         return in_order > 0
-    keys = images.keys_of_others(
+    keys = _keys_of_others(context, options, started, without=missing)
+    return breaker.shows_other_images(list(context.bucket.look_all(keys, options.workers)), in_order)
+
+
+def _keys_of_others(
+    context: StorageContext, options: CheckOptions, started: datetime, *, without: Sequence[str]
+) -> list[str]:
+    """Return the keys of objects that some images need, chosen at random, without these and the unproven ones."""
+    return images.keys_of_others(
         context.images,
-        context.bucket.name,
+        context.bucket,
         before=started - images.GRACE,
-        without=[*missing, *plan.remembered(staged.conn)],
+        without=[*without, *plan.remembered(context.conn)],
         start=options.chance,
         limit=OTHERS,
     )
-    return breaker.shows_other_images(list(context.bucket.look_all(keys, options.workers)), in_order)

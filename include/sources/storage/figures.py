@@ -81,6 +81,7 @@ def find(context: StorageContext, options: CheckOptions, checked: Checked) -> Fi
         telemetry={
             "objects_listed": checked.objects.pull.rows_read if checked.listing else None,
             "requests": context.bucket.requests,
+            "started": checked.started.isoformat(),
             "rows_to_heal": counted["heals"],
             "next_cursor": _next_cursor(options.scope, checked.staged),
         },
@@ -206,7 +207,7 @@ def _next_cursor(scope: Scope, staged: Stage) -> str | None:
 # Reasons why images are not proven. One image may count in several.
 NOT_PROVEN = (
     *("unknown", "foreign_bucket", "unreadable_url", "without_original"),
-    *("empty_object", "other_reading", "unknown_status"),
+    *("empty_object", "other_reading", "unknown_status", "uncertain_age"),
 )
 METRICS = (
     *("checked", "missing_original", "missing_staged", "restorable", *NOT_PROVEN, "ready_without_staged"),
@@ -215,8 +216,10 @@ METRICS = (
 
 OF_IMAGES = """
 SELECT count(*) FILTER (WHERE NOT deleted) AS checked,
-  count(*) FILTER (WHERE NOT deleted AND (young OR EXISTS
-    (SELECT FROM {plan} p WHERE p.id = i.id AND p._operation = 'mark' AND p._status = 'superseded'))) AS rows_young,
+  count(*) FILTER (WHERE NOT deleted AND CASE WHEN young
+      THEN NOT EXISTS (SELECT FROM {plan} p WHERE p.id = i.id AND p._status NOT IN ('young', 'superseded'))
+    ELSE EXISTS (SELECT FROM {plan} p WHERE p.id = i.id AND p._operation = 'mark' AND p._status = 'superseded')
+    END) AS rows_young,
   count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'error') AS rows_in_error,
   count(*) FILTER (WHERE NOT deleted AND NOT young AND status = 'ready' AND NOT has_staged) AS ready_without_staged,
   count(*) FILTER (WHERE deleted OR NOT young AND status = 'error' AND NOT EXISTS
@@ -242,6 +245,8 @@ SELECT count(*) FILTER (WHERE missing AND original_state = 'absent') AS missing_
   count(*) FILTER (WHERE mark AND 'empty' IN (original_state, staged_state)) AS empty_object,
   count(*) FILTER (WHERE mark AND 'elsewhere' IN (original_state, staged_state)) AS other_reading,
   count(*) FILTER (WHERE mark AND status NOT IN ({statuses})) AS unknown_status,
+  count(*) FILTER (WHERE unproven AND (original_state IN ('young', 'ahead') OR staged_state IN ('young', 'ahead')))
+    AS uncertain_age,
   count(*) FILTER (WHERE _operation = 'heal' AND _status IN ('confirmed', 'healable')) AS healable,
   count(*) FILTER (WHERE _status = 'left') AS in_processing,
   count(*) FILTER (WHERE _status = 'noise') AS feed_noise,
@@ -254,11 +259,12 @@ FROM (
   SELECT *, _operation = 'mark' AS mark, _operation = 'mark' AND _status IN ('confirmed', 'left') AS missing,
     _operation = 'mark' AND _status = 'unproven' AS unproven,
     'unknown' IN (original_state, staged_state) OR 'disputed' IN (original_state, staged_state) AS looks
-  FROM {plan}
+  FROM {plan} WHERE _status <> 'young'
 ) p
 """
 
-# Images without an answer. Scans and syncs ask for them again until a scan has named them in confidence.unproven.
+# Images without an answer. Scans and syncs ask for them again until a scan has named them in confidence.unproven;
+# `plan.leave_proven` leaves those out of a sync that a scan has proven.
 OPEN = """
 SELECT count(*) FILTER (WHERE unknown = 'later'), count(*), min(updated_at),
   coalesce((SELECT string_agg(reason, ' ') FROM (

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from psycopg import Connection, sql
 
+from include.api.bucket import Bucket
 from include.sources.base import ScanRefused
 from include.sources.storage.urls import UnreadableUrl, locate
 from include.warehouse.readers import text
@@ -174,7 +175,7 @@ def size(images: Connection, scope: Scope) -> Size:
 def read(
     images: Connection,
     scope: Scope,
-    bucket: str,
+    bucket: Bucket,
     *,
     started: datetime,
     batch: int,
@@ -199,7 +200,9 @@ def read(
             return
 
 
-def read_again(images: Connection, ids: Sequence[str], bucket: str, *, lock: bool = False) -> dict[str, dict[str, Any]]:
+def read_again(
+    images: Connection, ids: Sequence[str], bucket: Bucket, *, lock: bool = False
+) -> dict[str, dict[str, Any]]:
     """Return the present rows of the images of these ids, by id. `lock`: lock them until the transaction ends."""
     where = sql.SQL("i.id = ANY ({})").format([UUID(id_) for id_ in ids])
     rest = sql.SQL("FOR UPDATE OF i" if lock else "")
@@ -211,7 +214,7 @@ def _query(where: sql.Composable, rest: sql.Composable, young: sql.Composable = 
 
 
 def keys_of_others(
-    images: Connection, bucket: str, *, before: datetime, without: Sequence[str], start: str, limit: int
+    images: Connection, bucket: Bucket, *, before: datetime, without: Sequence[str], start: str, limit: int
 ) -> list[str]:
     """Return the keys of objects that up to `limit` other images need, beginning with the ids after `start`.
 
@@ -229,7 +232,7 @@ def keys_of_others(
     return sorted({key for pair in keys for key in pair if key})
 
 
-def sample_keys(images: Connection, bucket: str) -> list[str]:
+def sample_keys(images: Connection, bucket: Bucket) -> list[str]:
     """Return the sorted keys of some images, by which to cut the bucket into ranges of about the same size."""
     places = (_place(url, bucket) for urls in images.execute(SAMPLE) for url in urls)
     return sorted(place.key for place in places if place.key)
@@ -239,8 +242,9 @@ def sample_keys(images: Connection, bucket: str) -> list[str]:
 class _Place:
     """Where an object of an image should be.
 
-    - `state`: `here` (in the bucket), `foreign` (in another one), `unreadable` (the url can't be read), `none` (no url)
-    - `key`: its key if it is here; `others`: other keys that the url may mean, None if there are none
+    - `state`: `here` (in the bucket), `foreign` (in another one), `unreadable` (the url can't be read), `none` (no
+      url), or `here or foreign`, `here or unreadable`
+    - `key`: its key if it may be here; `others`: other keys that the url may mean, None if there are none
     """
 
     state: str
@@ -248,11 +252,10 @@ class _Place:
     others: Sequence[str] | None = None
 
 
-def _image(row: tuple, bucket: str) -> dict[str, Any]:
+def _image(row: tuple, bucket: Bucket) -> dict[str, Any]:
     """Turn a row that READ has fetched from the application into a row for the stage IMAGES."""
     id_, status, error, updated_at, deleted, young, original_url, shared_key, staged_url = row
-    # The key may be written in other ways than the store has it, as in a url that is not encoded.
-    original = _place(f"s3://{bucket}/{shared_key}" if original_url is None and shared_key else original_url, bucket)
+    original = _shared(shared_key, bucket) if original_url is None and shared_key else _place(original_url, bucket)
     staged = _place(staged_url, bucket)
     return {
         "id": id_,
@@ -271,18 +274,31 @@ def _image(row: tuple, bucket: str) -> dict[str, Any]:
     }
 
 
-def _place(url: str | None, bucket: str) -> _Place:
+def _place(url: str | None, bucket: Bucket) -> _Place:
     """Return where the url says that the object is."""
     if url is None:
         return _Place("none")
     try:
-        location = locate(url, bucket)
+        location = locate(url, bucket.name, bucket.host)
     except UnreadableUrl:
         return _Place("unreadable")
-    if location.bucket != bucket:
+    if location.bucket != bucket.name:
         return _Place("foreign")
     key, *others = location.keys
-    return _Place("here", key, others or None)
+    return _Place(f"here or {location.otherwise}" if location.otherwise else "here", key, others or None)
+
+
+def _shared(key: str, bucket: Bucket) -> _Place:
+    """Return where the object of a shared original is, by its key, which may also be a url."""
+    # The key may be written in other ways than the store has it, as in a url that is not encoded.
+    as_key = _place(f"s3://{bucket.name}/{key}", bucket)
+    if "://" not in key:
+        return as_key
+    as_url = _place(key, bucket)
+    first, *others = dict.fromkeys(
+        each for place in (as_url, as_key) if place.key for each in (place.key, *(place.others or ()))
+    ) or [None]
+    return _Place(f"here or {as_url.state}" if first and not as_url.key else as_url.state, first, others or None)
 
 
 def _uuid(param: str, value: str | None) -> str | None:

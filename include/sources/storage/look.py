@@ -75,8 +75,13 @@ def list_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None]
             yield
 
 
-def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int) -> None:
-    """Stage a HEAD of each object that the staged images need, a batch of images at a time."""
+def look_at_images(
+    bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int, others: Sequence[str]
+) -> None:
+    """Stage a HEAD of each object that the staged images need, a batch of images at a time.
+
+    `others`: keys of objects that should exist, to tell refusals from a store that is down before any object is found.
+    """
     while not objects.pull.complete:
         after = objects.pull.position
         found = staged.conn.execute(
@@ -85,7 +90,7 @@ def look_at_images(bucket: Bucket, staged: Stage, objects: Stage, *, batch: int,
         last = found and found[0]
         needed = sql.SQL(NEEDED).format(images=staged.sql, objects=objects.sql, **MESSAGES)
         keys = [key for (key,) in staged.conn.execute(needed, {"after": after, "last": last})] if last else []
-        looks = _asked(bucket, keys, workers, Way.HEAD, known(objects))
+        looks = _asked(bucket, keys, workers, Way.HEAD, known(objects) or others)
         objects.append(looks, next_position=last, page_info={})
         if last is None or objects.pull.pages % PROGRESS_EVERY == 0:
             _log_progress(objects, "objects_asked_for")
@@ -160,7 +165,7 @@ def _bounds(bucket: Bucket, copy: Connection, expected: int, workers: int, slice
     if not bucket.honours_start_after:
         return [["", None]]
     many = workers if slices == 1 else workers * slices * RANGES_EACH
-    borders = _borders(images.sample_keys(copy, bucket.name), min(many, expected // (10 * PAGE)))
+    borders = _borders(images.sample_keys(copy, bucket), min(many, expected // (10 * PAGE)))
     return [[start or "", end] for start, end in pairwise([None, *borders, None])]
 
 

@@ -21,10 +21,12 @@ METRICS: Mapping[str, str] = {
     "ready_without_staged": "Images in status `ready` that name no staged object.",
     "orphan_objects": "Objects that no image names; not measured unless the whole bucket was listed for all images.",
     "unknown": "Images that are unproven because an object gave no answer, or LIST and HEAD disagree.",
-    "foreign_bucket": "Unproven images whose url names another bucket.",
-    "unreadable_url": "Unproven images whose url can't be read.",
+    "foreign_bucket": "Unproven images whose url names another bucket, or may name one.",
+    "unreadable_url": "Unproven images whose url can't be read, or names a key that is too long for S3.",
     "without_original": "Unproven images that name no original.",
     "empty_object": "Unproven images whose object is there and has no content.",
     "other_reading": "Unproven images whose object is found only under another reading of the url.",
+    "uncertain_age": "Unproven images whose object is missing, but whose upload may not have ended: they were young in "
+    "an earlier scan too, or their time of change lies in the future.",
     "unknown_status": "Unproven images with a status that is not known here.",
 }

@@ -1,12 +1,16 @@
 """The plan of a check: the state of each image's objects, and what to do about the image, all in SQL.
 
 The plan holds every image that is not in order: to mark, to heal, or unproven. An image is judged unless it is deleted,
-young or in error. The states of the objects that it needs:
+young or in error. A scan of all images also notes the young ones that are not in order: one that an earlier scan has
+noted is not excused again, but unproven. The states of the objects that an image needs:
 
 - `present`, `absent` (both ways to look agree), or `empty`: there without content
 - `elsewhere`: only found under another reading of its url, so it may be another object
 - `unknown`: no answer, or a refusal; `disputed`: LIST shows it, but HEAD answers 404
-- `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing
+- `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing; or the url may mean what
+  is foreign or unreadable, and the object is not here
+- `young`, `ahead`: absent, and the image has changed lately, or its time of change lies in the future, so that its
+  upload may not have ended
 - `unneeded`: the staged object of an image that is not ready or names none
 """
 
@@ -17,7 +21,7 @@ from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from include.api.bucket import Look, Presence
-from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
+from include.sources.storage.images import GRACE, IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
 from include.warehouse.find_patterns import MOST, column_types, facts_of
 from include.warehouse.patterns import Pattern
 from include.warehouse.sql_fragments import identifiers
@@ -26,11 +30,13 @@ from include.warehouse.staging import Stage
 KNOWN_STATUSES = sql.SQL(", ").join(map(sql.Literal, STATUSES))
 UNKNOWN_AS = {Presence.ABSENT: "disputed", Presence.EMPTY: None, Presence.UNKNOWN: "later"}
 WHY = {
-    "foreign": "its {} url names another bucket",
+    "foreign": "its {} url names another bucket, or may name one",
     "unreadable": "its {} url cannot be read",
     "none": "it names no {}",
     "empty": "its {} object is empty",
     "elsewhere": "its {} object is found under another reading of its url only",
+    "young": "its {} object is missing, as in an earlier scan, and each time the image had changed just before",
+    "ahead": "its {} object is missing, but its time of change lies in the future and proves no age",
     "disputed": "LIST and HEAD disagree whether its {} object is there",
 }
 MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing": sql.Literal(STAGED_MISSING)}
@@ -38,17 +44,17 @@ COLUMNS = [*IMAGES.names, "original_state", "staged_state", "unknown", "reason",
 
 PLANNED = (
     *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
-    *("new_status", "new_error", "_operation"),
+    *("new_status", "new_error", "_operation", "young"),
 )
 CONFIRMED = sql.SQL("_status = 'confirmed'")
 # Images that are to be marked, or are not proven, because of what looks at their objects have shown.
 SEEN_OTHERWISE = sql.SQL("_operation = 'mark' AND looked AND _status IN ('confirmed', 'left', 'unproven')")
 
 
-def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
+def make(staged: Stage, objects: Stage, *, watched_by: str | None = None) -> Mapping[str, int]:
     """Make the plan from the first look. Return how many images are in order, to mark and to heal.
 
-    The keys are `in_order`, `marks` and `heals`.
+    The keys are `in_order`, `marks` and `heals`. `watched_by`: the run, if young images are to be noted.
     """
     conn = staged.conn
     parts = {
@@ -58,6 +64,8 @@ def make(staged: Stage, objects: Stage) -> Mapping[str, int]:
         "columns": identifiers(COLUMNS),
         "data": identifiers(IMAGES.names, "i"),
         "statuses": KNOWN_STATUSES,
+        "watched": sql.Literal(watched_by is not None),
+        "noted": sql.SQL(NOTED).format(run=sql.Literal(watched_by)),
         **MESSAGES,
     }
     with conn.transaction():
@@ -88,7 +96,16 @@ def leave_judged(conn: Connection, plan: sql.Identifier) -> int:
     The newest scan counts that passed, or that a person has decided on. Only images count that are still as it saw
     them.
     """
-    return conn.execute(sql.SQL(LEAVE_JUDGED).format(plan=plan)).rowcount
+    return conn.execute(sql.SQL(LEAVE_JUDGED).format(plan=plan, scan=sql.SQL(JUDGED_SCAN))).rowcount
+
+
+def leave_proven(conn: Connection, plan: sql.Identifier) -> None:
+    """Turn images without an answer into `judged` if a judged scan of all images has found them in order.
+
+    Such a scan lists the bucket, so it may have an answer about objects whose own addresses never give one. Only images
+    count that have not changed since.
+    """
+    conn.execute(sql.SQL(LEAVE_PROVEN).format(plan=plan, scan=sql.SQL(JUDGED_SCAN), grace=sql.Literal(GRACE)))
 
 
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
@@ -158,6 +175,7 @@ def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stag
     return sql.SQL(FIRST_STATE).format(
         presence=sql.Identifier(object_, "presence"),
         others=sql.Identifier("i", f"{name}_others"),
+        place=sql.Identifier("i", f"{name}_place"),
         not_looked_for=not_looked_for,
         objects=objects.sql,
     )
@@ -201,25 +219,26 @@ def as_planned(staged: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
     return not staged["deleted"] and all(staged[name] == planned[name] for name in names)
 
 
-ORIGINAL_NOT_LOOKED_FOR = sql.SQL("WHEN i.original_place <> 'here' THEN i.original_place")
+ORIGINAL_NOT_LOOKED_FOR = sql.SQL("WHEN i.original_key IS NULL THEN i.original_place")
 STAGED_NOT_LOOKED_FOR = sql.SQL(
-    "WHEN i.status <> 'ready' OR NOT i.has_staged THEN 'unneeded' WHEN i.staged_place <> 'here' THEN i.staged_place"
+    "WHEN i.status <> 'ready' OR NOT i.has_staged THEN 'unneeded' WHEN i.staged_key IS NULL THEN i.staged_place"
 )
 
 # Images in processing are looked at too, but never written, since a worker is changing them.
 JUDGE = """
 WITH judged AS MATERIALIZED (
-  SELECT i.id, {original} AS original, {staged} AS staged, i.status IN ({statuses}) AS known
+  SELECT i.id, i.young, {original} AS original, {staged} AS staged, i.status IN ({statuses}) AS known
   FROM {images} i
   LEFT JOIN {objects} o ON o.key = i.original_key
   LEFT JOIN {objects} s ON s.key = i.staged_key
-  WHERE NOT i.deleted AND NOT i.young AND i.status <> 'error'
+  WHERE NOT i.deleted AND (NOT i.young OR {watched}) AND i.status <> 'error'
 ), doubtful AS (
   INSERT INTO {plan} ({columns}, looked, _operation, _status)
   SELECT {data}, original, staged, look.unknown, look.reason, 'error',
     CASE WHEN original = 'absent' THEN {original_missing} ELSE {staged_missing} END,
     'unknown' IN (original, staged), 'mark',
-    CASE WHEN known AND 'absent' IN (original, staged) AND 'unknown' NOT IN (original, staged) THEN 'candidate'
+    CASE WHEN i.young AND NOT EXISTS ({noted}) THEN 'young'
+      WHEN known AND 'absent' IN (original, staged) AND 'unknown' NOT IN (original, staged) THEN 'candidate'
       ELSE 'unproven' END
   FROM judged JOIN {images} i USING (id)
   LEFT JOIN LATERAL (
@@ -229,7 +248,16 @@ WITH judged AS MATERIALIZED (
   ) look ON 'unknown' IN (original, staged)
   WHERE NOT (known AND original = 'present' AND staged IN ('present', 'unneeded'))
 )
-SELECT count(*) FILTER (WHERE known AND original = 'present' AND staged IN ('present', 'unneeded')) FROM judged
+SELECT count(*) FILTER (WHERE known AND original = 'present' AND staged IN ('present', 'unneeded') AND NOT young)
+FROM judged
+"""
+
+# Whether the last scan of all images has noted the image `i`, or could not prove it.
+NOTED = """
+SELECT FROM confidence.planned_change c
+WHERE c.key ->> 'id' = i.id::text AND c.status IN ('young', 'unproven') AND c.evidence = (
+  SELECT summary ->> 'evidence' FROM confidence.forensic_run
+  WHERE source = 'storage' AND scope = 'all' AND run <> {run} ORDER BY scanned_at DESC LIMIT 1)
 """
 
 FIRST_STATE = """
@@ -239,7 +267,7 @@ CASE {not_looked_for}
     THEN 'elsewhere'
   WHEN {presence} = 'unknown'
     OR EXISTS (SELECT FROM {objects} x WHERE x.key = ANY ({others}) AND x.presence = 'unknown') THEN 'unknown'
-  ELSE 'absent' END
+  WHEN {place} LIKE 'here or %%' THEN substr({place}, 9) ELSE 'absent' END
 """
 
 # An image that a run has marked is still as its last entry in the change log left it. Its url may have changed: the
@@ -263,8 +291,10 @@ WHERE NOT i.deleted AND NOT i.young AND i.status = 'error' AND i.error IN ({orig
 """
 
 CHANGES = """
-SELECT p.ctid AS place, jsonb_build_object('id', p.id) AS key, 'update' AS operation, p._status AS status,
+SELECT p.ctid AS place, jsonb_build_object('id', p.id) AS key, 'update' AS operation,
+  CASE p._status WHEN 'superseded' THEN 'young' ELSE p._status END AS status,
   coalesce(d.why, CASE p._status WHEN 'left' THEN 'a worker is changing it'
+    WHEN 'young' THEN 'it has changed lately' WHEN 'superseded' THEN 'it has changed during the scan'
     WHEN 'healable' THEN 'its objects are there again, and heal was not asked for' END) AS why,
   p.looked, seen.image AS before,
   seen.image || jsonb_build_object('status', p.new_status, 'error', p.new_error) AS after
@@ -275,18 +305,34 @@ CROSS JOIN LATERAL (
     'staged_key', p.staged_key, 'staged_object', p.staged_state) AS image
 ) seen
 LEFT JOIN ({doubts}) d ON d.key = jsonb_build_array(p.id)
-WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven')
+WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven', 'young')
+  OR p._status = 'superseded' AND p._operation = 'mark'
+"""
+
+JUDGED_SCAN = """
+SELECT summary ->> 'evidence' AS evidence, (summary -> 'telemetry' ->> 'started')::timestamptz AS started
+FROM confidence.forensic_run
+WHERE source = 'storage' AND scope = 'all' AND (verdict IN ('pass', 'warn') OR decision IN ('resume', 'repair'))
+ORDER BY scanned_at DESC LIMIT 1
 """
 
 LEAVE_JUDGED = """
-UPDATE {plan} p SET _status = 'judged' FROM confidence.planned_change c
-WHERE c.evidence = (
-    SELECT summary ->> 'evidence' FROM confidence.forensic_run
-    WHERE source = 'storage' AND scope = 'all' AND (verdict IN ('pass', 'warn') OR decision IN ('resume', 'repair'))
-    ORDER BY scanned_at DESC LIMIT 1)
-  AND c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'error' IS NOT DISTINCT FROM p.new_error
+WITH scan AS ({scan})
+UPDATE {plan} p SET _status = 'judged' FROM confidence.planned_change c JOIN scan USING (evidence)
+WHERE c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'error' IS NOT DISTINCT FROM p.new_error
   AND (c.before ->> 'updated_at')::timestamptz = p.updated_at
   AND p._operation = 'mark' AND p._status IN ('confirmed', 'left', 'unproven')
+"""
+
+LEAVE_PROVEN = """
+WITH scan AS ({scan})
+UPDATE {plan} p SET _status = 'judged' FROM scan
+WHERE p._operation = 'mark' AND p._status = 'unproven' AND p.unknown IS NOT NULL
+  AND p.updated_at <= scan.started - {grace} AND NOT EXISTS (
+    SELECT FROM confidence.planned_change c WHERE c.evidence = scan.evidence AND c.key ->> 'id' = p.id::text)
+  AND NOT EXISTS (
+    SELECT FROM confidence.unproven u
+    WHERE u.source = 'storage' AND u.entity = 'images' AND u.key = jsonb_build_array(p.id))
 """
 
 SAMPLE = """

@@ -2,7 +2,7 @@
 
 A trigger or a policy of the application's database may change what is written. So rows are locked and compared before
 the write, and read after it. The audit keeps what they show then; a row that doesn't show the planned status has
-failed.
+failed. So has one that the database refuses with an error, which keeps no other row from being written.
 
 Images and audit are in two databases, whose transactions are open at the same time. The audit is committed first, with
 the number of the other transaction. After a crash between the two commits, the application's database is asked whether
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 TABLE = "images"
 # Short, since the fence is locked meanwhile.
 LOCK_TIMEOUT = "30s"
+# So many images of a batch that the database refuses are named in the log.
+NAMED = 20
 # Written images whose objects `verify` looks at once more.
 SAMPLE = 20
 
@@ -83,12 +86,14 @@ def logged(context: StorageContext, kind: str) -> Iterator[Logged]:
     try:
         yield done
     except BaseException as error:
-        _finish(context, done.sync_id, {}, error=str(error) or type(error).__name__)
+        _finish(context, done.sync_id, {}, error=error)
         raise
     _finish(context, done.sync_id, done.counts)
 
 
-def _finish(context: StorageContext, sync_id: int, counts: Mapping[str, Counts], error: str | None = None) -> None:
+def _finish(
+    context: StorageContext, sync_id: int, counts: Mapping[str, Counts], error: BaseException | None = None
+) -> None:
     bucket = context.bucket
     traffic = {"requests": bucket.requests, "request_errors": bucket.requests_failed}
     sync_log.finish(context.conn, sync_id, counts, error, **traffic)
@@ -182,7 +187,7 @@ def keys_of_other_images(context: StorageContext, plan: sql.Identifier) -> list[
     without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
     start, limit = str(UUID(int=0)), look.KNOWN
     return images.keys_of_others(
-        context.images, context.bucket.name, before=before, without=without, start=start, limit=limit
+        context.images, context.bucket, before=before, without=without, start=start, limit=limit
     )
 
 
@@ -207,18 +212,38 @@ def write(context: StorageContext, plan: sql.Identifier, sync_id: int, rows: Seq
     """
     if not rows:
         return Counts()
-    found = images.read_again(context.images, [row["id"] for row in rows], context.bucket.name, lock=True)
+    found = images.read_again(context.images, [row["id"] for row in rows], context.bucket, lock=True)
     same = [row for row in rows if row["id"] in found and as_planned(found[row["id"]], row)]
     supersede(context.conn, plan, {row["id"] for row in rows} - {row["id"] for row in same})
-    context.images.execute(UPDATE, {name: [row[name] for row in same] for name in ("id", "new_status", "new_error")})
-    # Run triggers now that would otherwise wait for the commit.
-    context.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for id_, why in islice(_update(context.images, same).items(), NAMED):
+        log.warning("image %s was not written, since the application's database refused it: %s", id_, why)
     after = standing(context.images, [row["id"] for row in same])
     before = {row["id"]: state(row["status"], row["error"], row["updated_at"]) for row in same}
     changed = [id_ for id_, now in after.items() if now != before[id_]]
     audit(context.conn, sync_id, [(id_, before[id_], after[id_]) for id_ in changed])
     done = sum(shows(after.get(row["id"]), row) for row in same)
     return Counts(updated=done, failed=len(same) - done)
+
+
+def _update(images_: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Write the planned status of the images. Return the ids of those that the database refuses, with the reasons.
+
+    All are written by one statement. If that fails, it is each half's turn, and so on.
+    """
+    try:
+        with images_.transaction():
+            images_.execute(UPDATE, {name: [row[name] for row in rows] for name in ("id", "new_status", "new_error")})
+            # Run triggers now that would otherwise wait for the commit.
+            images_.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except (errors.OperationalError, errors.InterfaceError):
+        # A lock, a cut-off connection and the like say nothing about an image.
+        raise
+    except errors.Error as error:
+        if len(rows) > 1:
+            half = len(rows) // 2
+            return _update(images_, rows[:half]) | _update(images_, rows[half:])
+        return {rows[0]["id"]: sync_log.refusal(error)}
+    return {}
 
 
 def standing(images_: Connection, ids: Sequence[str]) -> dict[str, dict[str, str | None]]:

@@ -1,6 +1,7 @@
 """The second look of a check: which objects it asks for, and what all looks together say of the planned changes."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from psycopg import Connection, sql
 
@@ -67,11 +68,13 @@ def settle(
     *,
     status: str = "candidate",
     listed_whole: bool = False,
+    lately: datetime | None = None,
 ) -> None:
     """Settle the plan's rows of that status by all looks at their objects.
 
     Of several looks in the same way (LIST or HEAD) the last counts. `listed_whole`: one of the looks is a complete
-    listing, so a key that it doesn't show is absent by LIST.
+    listing, so a key that it doesn't show is absent by LIST. `lately`: if an image that is not young has changed after
+    that time, it has done so in the future.
     """
     with conn.transaction():
         conn.execute("DROP TABLE IF EXISTS pg_temp.key_state")
@@ -90,6 +93,7 @@ def settle(
                 status=sql.Literal(status),
                 original=_settled("original"),
                 staged=_settled("staged"),
+                lately=sql.Literal(lately),
                 **MESSAGES,
             )
         )
@@ -154,7 +158,8 @@ CASE WHEN NOT {asked} THEN NULL
   ELSE 'absent' END
 """
 
-# A heal is a write, so one witness is not enough for it: a cache may keep answers about objects that are gone.
+# An image whose age is not proven may be waiting for its upload. A heal is a write, so one witness is not enough for
+# it: a cache may keep answers about objects that are gone.
 SETTLE = """
 WITH asked AS (
   SELECT *, original_key IS NOT NULL AND (_operation = 'heal' OR original_state = 'absent') AS asked_original,
@@ -163,7 +168,9 @@ WITH asked AS (
   FROM {plan} WHERE _status = {status}
 ), found AS (
   SELECT q.id, q._operation, q.status, coalesce(f.original, q.original_state) AS original,
-    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable, f.one_witness
+    coalesce(f.staged, q.staged_state) AS staged, f.unknown, f.reason, f.restorable, f.one_witness,
+    CASE WHEN q._operation = 'heal' THEN NULL WHEN q.young THEN 'young' WHEN q.updated_at > {lately} THEN 'ahead' END
+      AS age
   FROM asked q CROSS JOIN LATERAL (
     SELECT {original} AS original, {staged} AS staged,
       CASE WHEN bool_or(k.state = 'unknown' AND k.later) THEN 'later' WHEN bool_or(k.state = 'unknown') THEN 'refused'
@@ -177,8 +184,9 @@ WITH asked AS (
   ) f
 )
 UPDATE {plan} p SET
-  original_state = f.original, staged_state = f.staged, unknown = f.unknown, reason = f.reason,
-  restorable = f.restorable, looked = true,
+  original_state = CASE f.original WHEN 'absent' THEN coalesce(f.age, 'absent') ELSE f.original END,
+  staged_state = CASE f.staged WHEN 'absent' THEN coalesce(f.age, 'absent') ELSE f.staged END,
+  unknown = f.unknown, reason = f.reason, restorable = f.restorable, looked = true,
   new_error = CASE WHEN f._operation = 'heal' THEN p.new_error
     WHEN f.original = 'absent' THEN {original_missing} ELSE {staged_missing} END,
   _status = CASE
@@ -187,6 +195,7 @@ UPDATE {plan} p SET
         WHEN f.original IN ('present', 'elsewhere') AND f.staged IN ('present', 'elsewhere') THEN 'confirmed'
         ELSE 'noise' END
     WHEN f.original IN ('unknown', 'disputed') OR f.staged IN ('unknown', 'disputed') THEN 'unproven'
+    WHEN 'absent' IN (f.original, f.staged) AND f.age IS NOT NULL THEN 'unproven'
     WHEN 'absent' IN (f.original, f.staged) THEN CASE f.status WHEN 'processing' THEN 'left' ELSE 'confirmed' END
     WHEN f.original = 'present' AND f.staged IN ('present', 'unneeded') THEN 'noise'
     ELSE 'unproven' END

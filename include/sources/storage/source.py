@@ -51,6 +51,7 @@ UNPROVEN_IN_SYNC = 5
 LEFT_ALONE = LeftOut(
     missing={
         "older versions of an object": "an image is about the newest one",
+        "objects whose key is no UTF-8, or longer than 1,024 bytes": "no url can name them, nor can Postgres keep them",
         "images that the application has deleted": "nobody asks for them; their objects are no orphans",
         "images in error that no check has marked": "the message is the worker's, and stays",
         "images that changed within the last 15 minutes": "their upload may not have ended; the next run looks",
@@ -129,7 +130,8 @@ class Storage:
         """Check the images that changed since the watermark; mark images whose objects are missing, heal the others.
 
         Raises SyncFailed without writing if too many are missing or unproven: the scan and its gate decide then. Raises
-        SyncFailed after writing if images had no answer; the watermark stops before them until a scan has named them.
+        SyncFailed after writing if images had no answer; the watermark stops before them until a scan has proven them
+        or named them.
         """
         conn, writer = context.conn, fence.read(context.conn, self.name)
         if writer.stopped:
@@ -149,6 +151,7 @@ class Storage:
     ) -> Synced:
         """Write what a sync's check has found; see `sync`."""
         conn = context.conn
+        plan.leave_proven(conn, checked.staged.plan)
         findings = find(context, options, checked)
         summary = findings.summary(context, options, context.run, epoch)
         if _is_harmful(findings, summary) and plan.leave_judged(conn, checked.staged.plan):
@@ -315,11 +318,12 @@ def _require_whole(findings: Findings, sync_id: int, counts: Counts) -> None:
     if counts.failed:
         raise SyncFailed(
             f"{counts.failed} images do not show the status that was written, as if a trigger or a policy of the"
-            f" application's database forbade it. The others are written (sync_id {sync_id}), the watermark stays: see"
-            " what forbids it, or undo the sync with warehouse_rollback"
+            " application's database forbade it; those that it refused with an error are named in this task's log. The"
+            f" others are written (sync_id {sync_id}), the watermark stays: see what forbids it, or undo the sync with"
+            " warehouse_rollback"
         )
     if findings.open:
         raise SyncFailed(
             f"{findings.open} images could not be looked at: {findings.reasons} All others are in step; the next"
-            " sync asks for these again, until the nightly scan has named them"
+            " sync asks for these again, until the nightly scan has proven or named them"
         )

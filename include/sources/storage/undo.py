@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from psycopg import Connection
+from psycopg import Connection, errors
 
 from include.sources.storage.repair import TABLE, audit, changing, note_transaction, standing
+from include.warehouse import sync_log
 from include.warehouse.rollback import EXAMPLES, Conflict, RollbackRefused
 from include.warehouse.sync_log import Counts
 
@@ -102,9 +103,17 @@ class ImagesCopy:
     def _write(self, former: Mapping[str, dict]) -> Mapping[str, dict]:
         """Write the former state of each image (by id); return the states that the database shows afterwards."""
         columns = {name: [row[name] for row in former.values()] for name in ("status", "error", "updated_at")}
-        self.images.execute(PUT_BACK, {"id": list(former), **columns})
-        # Run triggers now that would otherwise wait for the commit.
-        self.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        try:
+            self.images.execute(PUT_BACK, {"id": list(former), **columns})
+            # Run triggers now that would otherwise wait for the commit.
+            self.images.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        except (errors.OperationalError, errors.InterfaceError):
+            raise
+        except errors.Error as error:
+            raise RollbackRefused(
+                f"the application's database refuses the former status of {TABLE} ({sync_log.refusal(error)}). Nothing"
+                " was written: have that changed, then run the rollback again"
+            ) from None
         return standing(self.images, list(former))
 
     def _refuse_if_any(self, ids: Sequence[str], why: str) -> None:
