@@ -152,7 +152,9 @@ class TestFinds:
 
     def test_green_run_whose_repair_failed(self, stopped, airflow, conn):
         judged(conn, stopped)
-        sync_log.finish(conn, sync_log.begin(conn, SOURCE, "repair", stopped.name), {}, error="the disk is full")
+        sync_log.finish(
+            conn, sync_log.begin(conn, SOURCE, "repair", stopped.name), {}, error=RuntimeError("the disk is full")
+        )
         execute(stopped, "resume_writer")
         airflow.runs[stopped.name] = "success"
         assert found(conn) == [Code.NOT_DONE]

@@ -233,7 +233,7 @@ class TestCatalog:
         cut_off = sync_log.begin(conn, "square", "sync", "square_sync/cut off")
         query = "UPDATE square.catalog_items SET (is_deleted, version, sync_id) = (true, version + 1, %s) WHERE id = %s"
         conn.execute(query, [cut_off, item])
-        sync_log.finish(conn, cut_off, {}, error="cut off")
+        sync_log.finish(conn, cut_off, {}, error=RuntimeError("cut off"))
         first, _ = sync_entities(synced.context)
         assert not mine & set(rows(conn, "catalog_variations"))
         query = "SELECT count(*) FROM confidence.change_log WHERE sync_id = %s AND table_name ~ 'variations'"

@@ -607,7 +607,7 @@ class TestViews:
         changed(conn, sync_id, OWN, 2, "update")
         changed(conn, sync_id, OTHER, 3, "delete")
         total = {"repair_orders": sync_log.Counts(read=9, inserted=1, updated=1, deleted=1, failed=1)}
-        sync_log.finish(conn, sync_id, total, error="order 1 of the other shop")
+        sync_log.finish(conn, sync_id, total, error=RuntimeError("order 1 of the other shop"))
         query = (
             "SELECT shop_id, sync_type, status, records_fetched, records_created, records_updated, records_deleted,"
             " error_count, errors FROM tekmetric.sync_log ORDER BY 1"
