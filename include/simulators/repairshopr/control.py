@@ -51,11 +51,11 @@ class Control(control.Control):
         return self._send("GET", "totals")
 
     def ids(self, resource: str) -> list[int]:
-        """Ids of the live rows, ascending."""
+        """Return the ids of the live rows, ascending."""
         return self._send("GET", f"ids/{resource}")
 
     def rows(self, resource: str) -> list[Row]:
-        """All live rows of a resource, by id, as a list would send them."""
+        """Return all live rows of a resource, sorted by id, as a list would send them."""
         return self._send("GET", f"rows/{resource}")
 
     def row(self, resource: str, row_id: int) -> Row | None:

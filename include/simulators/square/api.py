@@ -101,7 +101,7 @@ def _locations(seller: Seller, call: Call) -> Row:
 
 def _location(seller: Seller, call: Call) -> Row:
     wanted = seller.store.main_location if call.item == "main" else call.item
-    return {"location": _found(seller.store.locations.get(wanted), "Location", call.item)}
+    return {"location": _require_row(seller.store.locations.get(wanted), "Location", call.item)}
 
 
 def _catalog_info(seller: Seller, call: Call) -> Row:
@@ -122,7 +122,7 @@ def _object(seller: Seller, call: Call) -> Row:
     row = seller.store.catalog.now(call.item)
     if row and row["is_deleted"] and seller.config.deleted_object == "not_found":
         row = None
-    row = _found(row, "Catalog object", call.item)
+    row = _require_row(row, "Catalog object", call.item)
     return {"object": row} | _related(seller, [row], asked.include_related_objects)
 
 
@@ -141,7 +141,7 @@ def _related(seller: Seller, rows: Sequence[Row], wanted: bool) -> Row:
 
 
 def _vendor(seller: Seller, call: Call) -> Row:
-    return {"vendor": _found(seller.store.vendors.get(call.item), "Vendor", call.item)}
+    return {"vendor": _require_row(seller.store.vendors.get(call.item), "Vendor", call.item)}
 
 
 def _vendors(seller: Seller, call: Call) -> Row:
@@ -155,7 +155,7 @@ def _vendors(seller: Seller, call: Call) -> Row:
 
 
 def _order(seller: Seller, call: Call) -> Row:
-    return {"order": _found(seller.store.row("orders", call.item), "Order", call.item)}
+    return {"order": _require_row(seller.store.row("orders", call.item), "Order", call.item)}
 
 
 def _orders(seller: Seller, call: Call) -> Row:
@@ -166,14 +166,15 @@ def _orders(seller: Seller, call: Call) -> Row:
 
 
 def _payment(seller: Seller, call: Call) -> Row:
-    return {"payment": _found(seller.store.row("payments", call.item), "Payment", call.item)}
+    return {"payment": _require_row(seller.store.row("payments", call.item), "Payment", call.item)}
 
 
 def _refund(seller: Seller, call: Call) -> Row:
-    return {"refund": _found(seller.store.row("refunds", call.item), "Refund", call.item)}
+    return {"refund": _require_row(seller.store.row("refunds", call.item), "Refund", call.item)}
 
 
-def _found(row: Row | None, what: str, row_id: str) -> Row:
+def _require_row(row: Row | None, what: str, row_id: str) -> Row:
+    """Return the row. Raises the vendor's 404 if there is none."""
     if row is None:
         raise _missing(what, row_id)
     return row

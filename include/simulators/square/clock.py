@@ -22,7 +22,7 @@ def instant(milliseconds: int) -> str:
 
 
 def microseconds(text: str) -> int:
-    """Microseconds since 1970 of an instant in RFC 3339. Raises ValueError for any other text."""
+    """Return the microseconds since 1970 of an RFC 3339 time. Raises ValueError for any other text."""
     moment = datetime.fromisoformat(text)
     if "T" not in text.upper() or moment.tzinfo is None:
         raise ValueError(f"{text!r} is no instant with a time zone")

@@ -27,8 +27,8 @@ def answer(bucket: Bucket, request: Request, fault: Fault | None = None) -> Answ
         return error(request, refused, minio=bucket.config.minio)
 
 
-def ordered(request: Request, fault: Fault, config: Config) -> Answer:
-    """The error that an order asks for."""
+def fault_answer(request: Request, fault: Fault, config: Config) -> Answer:
+    """Return the S3 error that a fault asks for."""
     code = fault.code or USUAL_CODES.get(fault.status, "InternalError")
     return error(request, Refused(code, "Ordered."), fault.status, minio=config.minio)
 

@@ -47,7 +47,7 @@ async def _serve(bucket: Bucket, request: Request, receive: Receive, send: Send)
         case Fault(kind="hang"):
             bucket.count(request.operation, "cut")
             await hang(receive, fault.seconds)
-            return await send_whole(send, _named(api.ordered(request, replace(fault, status=503), bucket.config)))
+            return await send_whole(send, _named(api.fault_answer(request, replace(fault, status=503), bucket.config)))
         case Fault(kind="drop"):
             bucket.count(request.operation, "cut")
             return await drop(receive, send)
@@ -56,7 +56,7 @@ async def _serve(bucket: Bucket, request: Request, receive: Receive, send: Send)
             page = HTML if fault.content_type and request.method != "HEAD" else b""
             return await send_whole(send, Answer(fault.status, page, content_type=fault.content_type))
         case Fault(kind="status"):
-            answer = api.ordered(request, fault, bucket.config)
+            answer = api.fault_answer(request, fault, bucket.config)
         case _:
             answer = api.answer(bucket, request, fault)
     if fault and fault.kind == "cut":

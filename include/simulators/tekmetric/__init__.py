@@ -45,7 +45,7 @@ __all__ = ["Config", "Control", "Counters", "Fault", "Mutation", "Shop", "Simula
 
 @contextmanager
 def running(config: Config | None = None) -> Iterator[Simulator[Control]]:
-    """Serve an account on a free loopback port, in a thread; nothing of it is left afterwards."""
+    """Serve an account on a free loopback port, in a thread. Leaving the block stops it."""
     config = config or Config()
     with serving.in_thread(create(Account(config))) as url:
         yield Simulator(url, config.token, Control(url))

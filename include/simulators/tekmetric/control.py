@@ -45,11 +45,11 @@ class Control(control.TimedControl):
         self._send("PUT", f"spoilt/{view}/{order_id}", fields)
 
     def ids(self, kind: Kind = "orders", shop: int | None = None) -> list[int]:
-        """Ids of what isn't deleted, ascending, in one shop or in all."""
+        """Return the ids of live records, ascending, of one shop or all."""
         return self._send("GET", f"ids/{kind}" if shop is None else f"ids/{kind}/{shop}")
 
     def rows(self, kind: Kind = "orders") -> list[Row]:
-        """All that isn't deleted, by id, as `row` gives it."""
+        """Return all live records, by id, as `row` gives them."""
         return self._send("GET", f"rows/{kind}")
 
     def row(self, kind: Kind, row_id: int) -> Row:

@@ -14,11 +14,11 @@ from include.confidence.health import Alert, Limits
 from include.confidence.sides import Sides
 from include.confidence.summary import ForensicSummary
 from include.sources.base import Api, Check, Connections, ReadAnswer, Synced, SyncFailed, entity_of, require_lookback
+from include.sources.mirror import metrics
 from include.sources.mirror.context import MirrorContext
 from include.sources.mirror.derive import Derived
 from include.sources.mirror.entity import Child, Entity, Listed
 from include.sources.mirror.invariant import Invariant
-from include.sources.mirror.metrics import metric_texts
 from include.sources.mirror.repair import repair_entities, reset_watermarks, verify_repair
 from include.sources.mirror.scan import scan_entity
 from include.sources.mirror.scope import Scope
@@ -102,7 +102,7 @@ class Mirror:
 
     @property
     def metric_texts(self) -> Mapping[str, str]:
-        return metric_texts(self.entities, self.checks) | self.own_metrics
+        return metrics.metric_texts(self.entities, self.checks) | self.own_metrics
 
     @property
     def answer_names(self) -> Mapping[str, Mapping[str, str]]:
