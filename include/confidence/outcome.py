@@ -28,7 +28,6 @@ class LatestScan:
     - `rows`: rows in scope; `proven`: how many of them it has proven. Both are None if it kept no account
     - `left_out`: a person has decided that its plan is not applied
     - `due`: rows of the copy that lack what is kept only since they were written, such as `extra`
-    - `differing`: rows of the copy that were proven to differ, or to be gone at the source
     """
 
     entity: str
@@ -42,7 +41,6 @@ class LatestScan:
     proven: int | None
     left_out: bool = False
     due: int = 0
-    differing: int = 0
 
 
 @dataclass(frozen=True)
@@ -198,10 +196,6 @@ def not_confirmed(evidence: Evidence) -> str:
     due = sum(scan.due for scan in evidence.scans)
     if due:
         return f"{due} rows lack what is kept only since an upgrade: run the source's sync with mode full once"
-    unplanned = [scan for scan in evidence.scans if scan.differing and not scan.planned]
-    if unplanned:
-        names = _names([scan.entity for scan in unplanned])
-        return f"{sum(scan.differing for scan in unplanned)} rows differ, and no change is planned for them ({names})"
     return _not_repaired(evidence)
 
 

@@ -80,7 +80,6 @@ def _latest_scan(
         proven=sum(account.proven for account in counted) if counted else None,
         left_out=left_out,
         due=sum(account.due for account in counted),
-        differing=sum(account.differing + account.surplus for account in counted),
     )
 
 

@@ -127,8 +127,6 @@ class TestNotConfirmed:
             (evidence(proven=8), "2 rows could not be proven"),
             (replace(evidence(), unproven=4), "4 rows could not be proven"),
             (evidence(rows=None, proven=None), "no account of all rows was kept (lines)"),
-            (evidence(differing=2), "2 rows differ, and no change is planned for them (lines)"),
-            (evidence(repaired(), planned=3, differing=3), ""),
             (evidence(epoch=6), "the writer was stopped again since the scans"),
             (evidence(planned=3), "3 planned changes were not applied"),
             (evidence(repaired(undone=True), planned=3), "3 planned changes were not applied"),
@@ -169,10 +167,7 @@ class TestEvidence:
         assert (found.writer.run, found.entities) == ("tonight", self.entities)
 
     def test_scans_are_the_newest_of_each_entity_by_this_run(self, conn):
-        accounts = {
-            "a": Account(live=10, equal=5, differing=1, surplus=2, unproven=2),
-            "b": Account(live=5, equal=4, differing=1, missing=1),
-        }
+        accounts = {"a": Account(live=10, equal=8, unproven=2), "b": Account(live=5, equal=5, missing=1)}
         self.scan(conn, scan_id="first", plan=(9, 9, 9))
         self.scan(conn, verdict=Verdict.WARN, plan=(1, 2, 3), accounts=accounts, scope="a part", epoch=4)
         self.scan(conn, "invoices", None, incomplete="3 unread")
@@ -181,7 +176,6 @@ class TestEvidence:
         invoices, lines = self.found(conn).scans
         assert (lines.entity, lines.scope, lines.epoch, lines.complete) == ("line_items", "a part", 4, True)
         assert (lines.verdict, lines.planned, lines.rows, lines.proven) == (Verdict.WARN, 6, 16, 14)
-        assert lines.differing == 4
         assert (invoices.complete, invoices.verdict, invoices.rows, invoices.proven) == (False, None, None, None)
         assert self.found(conn).verdict == Verdict.WARN
 

@@ -29,7 +29,7 @@ TABLES = {
     *SHARED,
     *("element_gate", "operation", "owned_line", "kept_line", "job_change", "element_scan", "sync_health"),
 }
-NEWEST = "0035"
+NEWEST = "0034"
 WITHOUT_KEY = f"ALTER TABLE flex.flex_crew_assignments DROP CONSTRAINT {KEY};"
 UNIQUE = "ALTER TABLE flex.flex_crew_assignments ADD CONSTRAINT {} UNIQUE ({})"
 # By each of these rows can be put there with ON CONFLICT.
