@@ -32,7 +32,7 @@ from include.sources.storage.check import CheckOptions, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
 from include.sources.storage.plan import as_planned, planned, supersede
 from include.sources.storage.second_look import count_suspects, settle, suspects_of
-from include.warehouse import fence, rollback, sync_log
+from include.warehouse import fence, refusals, rollback, sync_log
 from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
 
@@ -242,7 +242,7 @@ def _update(images_: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str,
         if len(rows) > 1:
             half = len(rows) // 2
             return _update(images_, rows[:half]) | _update(images_, rows[half:])
-        return {rows[0]["id"]: sync_log.refusal(error)}
+        return {rows[0]["id"]: refusals.refusal(error)}
     return {}
 
 
