@@ -50,7 +50,7 @@ def address_doubt(context: MirrorContext, extract: Extract, lookup: Lookup, plac
     if _shows_one(context, extract.entity.table, lookup, known):
         return ""
     if lookup.paginator:
-        return NO_LIST_SHOWN if isinstance(extract.entity, Child) else NO_ROW_SHOWN
+        return NO_LIST_SHOWN if lookup.own or isinstance(extract.entity, Child) else NO_ROW_SHOWN
     if known and lookup.by == extract.entity.table.key:
         return NOTHING_FOUND
     return "" if _finds_another_entity(context, extract, place) else NOTHING_SHOWN
