@@ -237,13 +237,21 @@ def test_doubtful_url_has_all_its_readings(url, keys):
     [
         "https://images.example.com/old-images/a.jpg",
         "https://images.example.com:9000/old-images/a.jpg",
-        "http://minio/images/../old-images/a.jpg",
+        "https://images.nyc3.cdn.digitaloceanspaces.com/old-images/a.jpg",
     ],
 )
-def test_url_that_may_mean_another_bucket_says_so(url):
-    """Its object may lie there, so it need not be missing if it isn't here."""
-    found = locate(url, BUCKET)
+def test_host_that_may_be_called_like_the_bucket_by_chance_says_so(url):
+    """Its object may lie in another bucket, so it need not be missing if it isn't here."""
+    assert locate(url, BUCKET, "minio") == Location(BUCKET, ("old-images/a.jpg",), "by_chance")
+
+
+def test_url_that_may_mean_another_bucket_says_so():
+    found = locate("http://minio/images/../old-images/a.jpg", BUCKET)
     assert (found.bucket, found.otherwise) == (BUCKET, "foreign")
+
+
+def test_key_that_nobody_can_ask_for_counts_more_than_a_host_by_chance():
+    assert locate("https://images.example.com/old-images/caf%E9.jpg", BUCKET).otherwise == "unreadable"
 
 
 @pytest.mark.parametrize("name", ["caf%E9.jpg", "%ED%A0%80.jpg", "\ud800%20"])
@@ -262,7 +270,7 @@ def test_endpoint_of_the_connection_is_no_bucket():
     url = "https://storage.googleapis.com/{}/a.jpg"
     assert locate(url.format("other"), "storage", "storage.googleapis.com") == Location("other", ("a.jpg",))
     assert locate(url.format("storage"), "storage", "storage.googleapis.com") == Location("storage", ("a.jpg",))
-    assert locate(url.format("other"), "storage") == Location("storage", ("other/a.jpg",), "foreign")
+    assert locate(url.format("other"), "storage") == Location("storage", ("other/a.jpg",), "by_chance")
 
 
 @pytest.mark.parametrize("form", EVERY_FORM)

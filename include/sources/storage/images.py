@@ -243,7 +243,7 @@ class _Place:
     """Where an object of an image should be.
 
     - `state`: `here` (in the bucket), `foreign` (in another one), `unreadable` (the url can't be read), `none` (no
-      url), or `here or foreign`, `here or unreadable`
+      url), or `here or` what else the url may mean (see `Location.otherwise`)
     - `key`: its key if it may be here; `others`: other keys that the url may mean, None if there are none
     """
 

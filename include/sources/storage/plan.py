@@ -8,7 +8,8 @@ noted is not excused again, but unproven. The states of the objects that an imag
 - `elsewhere`: only found under another reading of its url, so it may be another object
 - `unknown`: no answer, or a refusal; `disputed`: LIST shows it, but HEAD answers 404
 - `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing; or the url may mean what
-  is foreign or unreadable, and the object is not here
+  is foreign or unreadable, and the object is not here. A host that is called like the bucket, perhaps by chance, stands
+  for it if the check has found an object in the folder with which the path begins.
 - `young`, `ahead`: absent, and the image has changed lately, or its time of change lies in the future, so that its
   upload may not have ended
 - `unneeded`: the staged object of an image that is not ready or names none
@@ -72,6 +73,9 @@ def make(staged: Stage, objects: Stage, *, watched_by: str | None = None) -> Map
         for stage in (staged, objects):
             conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
         staged.empty_plan()
+        conn.execute("DROP TABLE IF EXISTS pg_temp.shown_folder")
+        conn.execute(sql.SQL(SHOWN_FOLDERS).format(**parts))
+        conn.execute("ANALYZE pg_temp.shown_folder")
         states = {
             "original": _first_state("original", "o", ORIGINAL_NOT_LOOKED_FOR, objects),
             "staged": _first_state("staged", "s", STAGED_NOT_LOOKED_FOR, objects),
@@ -176,6 +180,7 @@ def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stag
         presence=sql.Identifier(object_, "presence"),
         others=sql.Identifier("i", f"{name}_others"),
         place=sql.Identifier("i", f"{name}_place"),
+        key=sql.Identifier("i", f"{name}_key"),
         not_looked_for=not_looked_for,
         objects=objects.sql,
     )
@@ -267,7 +272,27 @@ CASE {not_looked_for}
     THEN 'elsewhere'
   WHEN {presence} = 'unknown'
     OR EXISTS (SELECT FROM {objects} x WHERE x.key = ANY ({others}) AND x.presence = 'unknown') THEN 'unknown'
-  WHEN {place} LIKE 'here or %%' THEN substr({place}, 9) ELSE 'absent' END
+  WHEN {place} = 'here or by_chance' THEN
+    CASE WHEN split_part(ltrim({key}, '/'), '/', 1) IN (SELECT folder FROM pg_temp.shown_folder)
+      THEN 'absent' ELSE 'foreign' END
+  WHEN {place} LIKE 'here or %%' THEN substr({place}, 9)
+  ELSE 'absent' END
+"""
+
+# Of the folders with which images that the first look has not found begin, and which may be the names of other buckets:
+# those in which it has found any object. Each is looked up in the index by key, so this costs little.
+SHOWN_FOLDERS = """
+CREATE TEMPORARY TABLE shown_folder ON COMMIT DROP AS
+SELECT folder FROM (
+  SELECT DISTINCT split_part(ltrim(k.key, '/'), '/', 1) AS folder
+  FROM {images} i
+  CROSS JOIN LATERAL (VALUES (i.original_place, i.original_key), (i.staged_place, i.staged_key)) k (place, key)
+  WHERE k.place = 'here or by_chance' AND NOT EXISTS (
+    SELECT FROM {objects} x WHERE x.key = k.key AND x.presence IN ('present', 'empty'))
+) folders
+WHERE EXISTS (
+  SELECT FROM {objects} x WHERE x.presence IN ('present', 'empty')
+    AND x.key > (folder || '/') COLLATE "C" AND x.key < (folder || '0') COLLATE "C")
 """
 
 # An image that a run has marked is still as its last entry in the change log left it. Its url may have changed: the

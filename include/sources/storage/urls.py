@@ -42,8 +42,12 @@ class UnreadableUrl(ValueError):
 class Location:
     """A bucket, and the keys that a url may mean: at least one, the standard reading first.
 
-    `otherwise`: what the url may mean if the bucket has none of the keys; empty if the object is missing then. It is
-    `foreign` (an object of another bucket), or `unreadable` (a key that is no UTF-8, for which nobody can ask).
+    `otherwise`: what the url may mean if the bucket has none of the keys; empty if the object is missing then.
+
+    - `foreign`: an object of another bucket
+    - `unreadable`: a key that is no UTF-8, for which nobody can ask
+    - `by_chance`: an object of another bucket, if the host is called like this bucket by chance. Then the first folder
+      of the key is that bucket. If this bucket has objects in that folder, the host stands for it.
     """
 
     bucket: str
@@ -101,9 +105,11 @@ def _all_readings(path: str, host: _Host, bucket: str) -> Location:
     fitting = tuple(each for each in keys if _fits(each))
     if not fitting:
         raise _no_key() if not keys else UnreadableUrl(f"the url names a key of more than {LONGEST_KEY} bytes")
-    if any(place != name or _by_chance(text, host) for place, text in places):
+    if any(place != name for place, _ in places):
         return Location(name, fitting, "foreign")
-    return Location(name, fitting, "" if all(_is_utf8(text) for _, text in places) else "unreadable")
+    if not all(_is_utf8(text) for _, text in places):
+        return Location(name, fitting, "unreadable")
+    return Location(name, fitting, "by_chance" if any(_by_chance(text, host) for _, text in places) else "")
 
 
 @lru_cache(maxsize=KNOWN_HOSTS)
