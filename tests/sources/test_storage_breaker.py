@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from psycopg.types.json import Jsonb
 
-from include.confidence import holds, judgements
+from include.confidence import holds, judgements, planned_changes
 from include.confidence.policy import Verdict, judge
 from include.simulators.storage import Fault
 from include.sources.base import SyncFailed
@@ -249,6 +249,28 @@ def test_images_that_a_scan_has_proven_keep_no_sync_from_going_on(synced, monkey
     )
     with pytest.raises(SyncFailed, match=f"^{number} "):
         sync(synced)
+
+
+@pytest.mark.usefixtures("by_heads")
+@pytest.mark.parametrize("kept", ["cut off", "expired"])
+def test_scan_proves_nothing_to_a_sync_if_its_kept_plan_is_not_whole(synced, monkeypatch, kept):
+    """It has found two images to be missing. Their objects' own addresses give no answer."""
+    if kept == "cut off":
+        monkeypatch.setattr(planned_changes, "MOST", 1)
+    odd = changed(synced, 2)
+    monkeypatch.setattr(look, "LIST_COST", 0)
+    scanned, summary, verdict = judged(synced, "1")
+    assert (summary.metrics["missing_original"], verdict) == (2, Verdict.PASS)
+    resume(scanned)
+    if kept == "expired":
+        synced.conn.execute("UPDATE confidence.forensic_run SET scanned_at = scanned_at - interval '7 days'")
+        synced.conn.execute("DELETE FROM confidence.planned_change")
+    monkeypatch.setattr(look, "LIST_COST", 1_000_000)
+    for image in odd:
+        synced.control.fault(Fault("status", "head", key=image.original, status=403, times=None))
+    with pytest.raises(SyncFailed, match=r"^2 images could not be looked at"):
+        sync(synced)
+    assert watermark(synced) < min(synced.rows()[image.id][2] for image in odd)
 
 
 @pytest.mark.usefixtures("by_heads")

@@ -160,7 +160,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
         whole = options.purpose == "scan" and options.scope.whole
-        found = plan.make(staged, objects, watched_by=context.run if whole else None)
+        found = plan.make(staged, objects, started=started, watched_by=context.run if whole else None)
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
     unanswered = _second_look(context, options, staged, looks, listing, size, others)
     doubted, not_audited = _audit(context, options, staged, objects, listing)

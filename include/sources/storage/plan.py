@@ -16,13 +16,15 @@ noted is not excused again, but unproven. The states of the objects that an imag
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from include.api.bucket import Look, Presence
-from include.sources.storage.images import GRACE, IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
+from include.sources.storage import earlier_scans
+from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
 from include.warehouse.find_patterns import MOST, column_types, facts_of
 from include.warehouse.patterns import Pattern
 from include.warehouse.sql_fragments import identifiers
@@ -52,10 +54,11 @@ CONFIRMED = sql.SQL("_status = 'confirmed'")
 SEEN_OTHERWISE = sql.SQL("_operation = 'mark' AND looked AND _status IN ('confirmed', 'left', 'unproven')")
 
 
-def make(staged: Stage, objects: Stage, *, watched_by: str | None = None) -> Mapping[str, int]:
+def make(staged: Stage, objects: Stage, *, started: datetime, watched_by: str | None = None) -> Mapping[str, int]:
     """Make the plan from the first look. Return how many images are in order, to mark and to heal.
 
-    The keys are `in_order`, `marks` and `heals`. `watched_by`: the run, if young images are to be noted.
+    The keys are `in_order`, `marks` and `heals`. `started`: the application's time when the check began. `watched_by`:
+    the run, if young images are to be noted.
     """
     conn = staged.conn
     parts = {
@@ -66,7 +69,7 @@ def make(staged: Stage, objects: Stage, *, watched_by: str | None = None) -> Map
         "data": identifiers(IMAGES.names, "i"),
         "statuses": KNOWN_STATUSES,
         "watched": sql.Literal(watched_by is not None),
-        "noted": sql.SQL(NOTED).format(run=sql.Literal(watched_by)),
+        "noted": earlier_scans.noted(watched_by, started),
         **MESSAGES,
     }
     with conn.transaction():
@@ -92,24 +95,6 @@ def leave_heals(conn: Connection, plan: sql.Identifier) -> None:
     """Turn confirmed heals into `healable`: they are only counted."""
     query = "UPDATE {} SET _status = 'healable' WHERE _operation = 'heal' AND _status = 'confirmed'"
     conn.execute(sql.SQL(query).format(plan))
-
-
-def leave_judged(conn: Connection, plan: sql.Identifier) -> int:
-    """Turn what a judged scan of all images has found alike into `judged`: it is left alone. Return how many it is.
-
-    The newest scan counts that passed, or that a person has decided on. Only images count that are still as it saw
-    them.
-    """
-    return conn.execute(sql.SQL(LEAVE_JUDGED).format(plan=plan, scan=sql.SQL(JUDGED_SCAN))).rowcount
-
-
-def leave_proven(conn: Connection, plan: sql.Identifier) -> None:
-    """Turn images without an answer into `judged` if a judged scan of all images has found them in order.
-
-    Such a scan lists the bucket, so it may have an answer about objects whose own addresses never give one. Only images
-    count that have not changed since.
-    """
-    conn.execute(sql.SQL(LEAVE_PROVEN).format(plan=plan, scan=sql.SQL(JUDGED_SCAN), grace=sql.Literal(GRACE)))
 
 
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
@@ -257,14 +242,6 @@ SELECT count(*) FILTER (WHERE known AND original = 'present' AND staged IN ('pre
 FROM judged
 """
 
-# Whether the last scan of all images has noted the image `i`, or could not prove it.
-NOTED = """
-SELECT FROM confidence.planned_change c
-WHERE c.key ->> 'id' = i.id::text AND c.status IN ('young', 'unproven') AND c.evidence = (
-  SELECT summary ->> 'evidence' FROM confidence.forensic_run
-  WHERE source = 'storage' AND scope = 'all' AND run <> {run} ORDER BY scanned_at DESC LIMIT 1)
-"""
-
 FIRST_STATE = """
 CASE {not_looked_for}
   WHEN {presence} IN ('present', 'empty') THEN {presence}
@@ -332,32 +309,6 @@ CROSS JOIN LATERAL (
 LEFT JOIN ({doubts}) d ON d.key = jsonb_build_array(p.id)
 WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven', 'young')
   OR p._status = 'superseded' AND p._operation = 'mark'
-"""
-
-JUDGED_SCAN = """
-SELECT summary ->> 'evidence' AS evidence, (summary -> 'telemetry' ->> 'started')::timestamptz AS started
-FROM confidence.forensic_run
-WHERE source = 'storage' AND scope = 'all' AND (verdict IN ('pass', 'warn') OR decision IN ('resume', 'repair'))
-ORDER BY scanned_at DESC LIMIT 1
-"""
-
-LEAVE_JUDGED = """
-WITH scan AS ({scan})
-UPDATE {plan} p SET _status = 'judged' FROM confidence.planned_change c JOIN scan USING (evidence)
-WHERE c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'error' IS NOT DISTINCT FROM p.new_error
-  AND (c.before ->> 'updated_at')::timestamptz = p.updated_at
-  AND p._operation = 'mark' AND p._status IN ('confirmed', 'left', 'unproven')
-"""
-
-LEAVE_PROVEN = """
-WITH scan AS ({scan})
-UPDATE {plan} p SET _status = 'judged' FROM scan
-WHERE p._operation = 'mark' AND p._status = 'unproven' AND p.unknown IS NOT NULL
-  AND p.updated_at <= scan.started - {grace} AND NOT EXISTS (
-    SELECT FROM confidence.planned_change c WHERE c.evidence = scan.evidence AND c.key ->> 'id' = p.id::text)
-  AND NOT EXISTS (
-    SELECT FROM confidence.unproven u
-    WHERE u.source = 'storage' AND u.entity = 'images' AND u.key = jsonb_build_array(p.id))
 """
 
 SAMPLE = """
