@@ -274,6 +274,40 @@ def test_scan_proves_nothing_to_a_sync_if_its_kept_plan_is_not_whole(synced, mon
 
 
 @pytest.mark.usefixtures("by_heads")
+def test_other_images_are_read_only_if_many_looks_have_no_answer(synced, monkeypatch):
+    """Each sync read them, with the ids of all that it had checked in the statement."""
+    read, asked = images.keys_of_others, []
+    monkeypatch.setattr(images, "keys_of_others", lambda *given, **how: asked.append(1) or read(*given, **how))
+    for status, number in [(500, 19), (403, 25)]:
+        for each in range(number):
+            url = f"s3://images/aa/{number}/{each}.jpg"
+            synced.add("queued", laid=False, age=MINUTES, original_url=url)
+            synced.control.fault(Fault("status", "head", key=url[len("s3://images/") :], status=status, times=None))
+        with pytest.raises(SyncFailed):
+            sync(synced)
+        assert bool(asked) == (number >= 20)
+        synced.control.clear()
+        synced.images.execute("DELETE FROM images WHERE original_url LIKE 's3://images/aa/%'")
+
+
+def test_other_images_are_found_behind_many_that_are_left_out(synced, monkeypatch):
+    """Wherever the search begins, and however few are read at once."""
+    monkeypatch.setattr(images, "OTHERS_READ", 3)
+    all_ = sorted(synced.rows())
+    now = images.clock(synced.images)
+    found = set()
+    for start in (all_[0], all_[60], all_[-1]):
+        left_in = {all_[0], all_[59], all_[61], all_[-1]}
+        without = set(all_) - left_in
+        how = {"before": now, "without": without.intersection, "start": start}
+        keys = images.keys_of_others(synced.images, synced.context.bucket, limit=10, **how)
+        assert len(keys) >= 1
+        found.add(tuple(keys))
+        assert set(images.keys_of_others(synced.images, synced.context.bucket, limit=1, **how)) < set(keys)
+    assert len(found) == 1
+
+
+@pytest.mark.usefixtures("by_heads")
 def test_images_whose_objects_are_all_refused_keep_no_others_from_being_asked_for(synced):
     """Such as the first ones of an hour, all in one folder with rights of its own."""
     for number in range(25):

@@ -76,7 +76,7 @@ def list_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None]
 
 
 def look_at_images(
-    bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int, others: Sequence[str]
+    bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int, others: Iterable[str]
 ) -> None:
     """Stage a HEAD of each object that the staged images need, a batch of images at a time.
 
@@ -104,7 +104,7 @@ def look_again(
     *,
     by_pages: bool = False,
     workers: int,
-    known: Sequence[str] = (),
+    known: Iterable[str] = (),
 ) -> None:
     """Look at each suspect once more and stage the results in `looks`.
 
@@ -140,7 +140,7 @@ def _listed_around(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _asked(
-    bucket: Bucket, keys: Iterable[str], workers: int, way: Way, known: Sequence[str]
+    bucket: Bucket, keys: Iterable[str], workers: int, way: Way, known: Iterable[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the result of a look at each key, as a row of OBJECTS."""
     absent = False

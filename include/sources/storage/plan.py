@@ -122,18 +122,6 @@ def doubt(staged: Stage, looks: Sequence[Look]) -> int:
     return staged.conn.execute(query, values).rowcount
 
 
-def missing(conn: Connection, plan: sql.Identifier) -> list[str]:
-    """Return the ids of the images whose object is missing."""
-    query = sql.SQL("SELECT id::text FROM {} WHERE _operation = 'mark' AND _status IN ('confirmed', 'left')")
-    return [id_ for (id_,) in conn.execute(query.format(plan))]
-
-
-def remembered(conn: Connection) -> list[str]:
-    """Return the ids of the images that earlier scans could not prove."""
-    query = "SELECT key ->> 0 FROM confidence.unproven WHERE source = 'storage' AND entity = 'images'"
-    return [id_ for (id_,) in conn.execute(query)]
-
-
 def doubts(plan: sql.Identifier) -> sql.Composed:
     """Return the query for unproven images that `unproven.remember_query` takes."""
     return sql.SQL(DOUBTS).format(plan=plan, statuses=KNOWN_STATUSES, original=_why("original"), staged=_why("staged"))

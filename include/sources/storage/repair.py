@@ -30,6 +30,7 @@ from include.sources.base import Check
 from include.sources.storage import breaker, images, look
 from include.sources.storage.check import CheckOptions, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
+from include.sources.storage.others import ANY_ROW, KeysOfOthers
 from include.sources.storage.plan import as_planned, planned, supersede
 from include.sources.storage.second_look import count_suspects, settle, suspects_of
 from include.sources.storage.update import update_images
@@ -173,17 +174,13 @@ def prove_again(context: StorageContext, plan: sql.Identifier, purpose: str, tic
         raise TryLater(f"the changes could not be proven once more, nothing was written: {unproven[0]}")
 
 
-def keys_of_other_images(context: StorageContext, plan: sql.Identifier) -> list[str]:
+def keys_of_other_images(context: StorageContext, plan: sql.Identifier) -> KeysOfOthers:
     """Return the keys of some objects that should exist, since images outside the plan need them.
 
     If many looks at the planned changes have no answer, a look at these tells whether the store is down.
     """
-    conn, before = context.conn, images.clock(context.images) - images.GRACE
-    without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
-    start, limit = str(UUID(int=0)), look.KNOWN
-    return images.keys_of_others(
-        context.images, context.bucket, before=before, without=without, start=start, limit=limit
-    )
+    before = images.clock(context.images) - images.GRACE
+    return KeysOfOthers(context, plan, before, str(UUID(int=0)), look.KNOWN, ANY_ROW)
 
 
 def _nothing_proven(looks: Stage) -> str:
