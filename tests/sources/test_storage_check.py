@@ -200,6 +200,25 @@ def test_host_stands_for_the_bucket_if_the_folder_is_there(photos, either_way, h
     assert photos.table()[lost.id]["error"] == "original missing in storage"
 
 
+@pytest.mark.usefixtures("by_heads")
+@pytest.mark.parametrize("host", ["media.example.com/images", "images.example.com"])
+def test_other_readings_are_asked_for_only_if_the_first_one_is_not_found(photos, host):
+    photos.images.execute("DELETE FROM images")
+    photos.control.put([f"t/caf\u00e9+{number}.jpg" for number in range(30)])
+    for number in range(30):
+        photos.add("queued", laid=False, original_url=f"https://{host}/t/caf%C3%A9%2B{number}.jpg")
+    photos.control.reset_counters()
+    assert photos.scan(batch_size=7).metrics["looked_at"] == 30
+    assert photos.control.counters().total("head") == 30
+    # Under other readings, beside one that shares the key of a present image.
+    photos.control.delete(["t/caf\u00e9+0.jpg"])
+    photos.control.put(["t/caf\u00e9 0.jpg"])
+    photos.add("queued", laid=False, original_url=f"https://{host}/t/caf%C3%A9%2B0.jpg")
+    photos.add("queued", laid=False, original_url=f"https://{host}/t/caf%C3%A9%2B1.jpg")
+    summary = photos.scan(batch_size=7)
+    assert (summary.metrics["other_reading"], summary.metrics["looked_at"]) == (2, 30)
+
+
 def test_lost_objects_behind_a_host_like_the_bucket_are_evidence(photos):
     """More than a tenth of all images: before, none of them could be proven, so there was no evidence at all."""
     for number in range(40):

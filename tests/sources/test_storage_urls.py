@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.sources.storage import urls
 from include.sources.storage.urls import Location, UnreadableUrl, locate
 
 BUCKET = "images"
@@ -209,6 +210,8 @@ def test_url_without_an_object_is_refused(url):
         ("https://imagesque.vendor.example/images/a", ("a", "images/a")),
         ("https://cdn.example/images/a%20b", ("a b", "a%20b", "images/a b", "images/a%20b")),
         ("https://cdn.example:9000/images/a", ("a",)),
+        ("https://media.example.com/images/a/b.jpg", ("a/b.jpg", "images/a/b.jpg")),
+        ("https://media.example.com/images/images/a", ("images/a", "images/images/a")),
         # Browsers drop spaces around a url, line breaks, and segments of dots; they take a backslash for a slash.
         (HOST + "a ", ("a ", "a")),
         (HOST + "a\n", ("a\n", "a")),
@@ -280,6 +283,25 @@ def test_key_that_is_too_long_for_s3_is_refused(form, key, size):
     with pytest.raises(UnreadableUrl):
         locate(before + key * size, BUCKET, VENDOR)
     assert key * (size - 1) in locate(before + key * (size - 1), BUCKET, VENDOR).keys
+
+
+@pytest.mark.parametrize("host", ["media.example.com/images", "images.example.com", "images.example.com/old-images"])
+def test_plain_path_behind_a_public_host_needs_no_further_work(monkeypatch, host):
+    """Millions of urls may be like that."""
+    url = f"https://{host}/{KEY}"
+    found = locate(url, BUCKET)
+    monkeypatch.setattr(urls, "_all_readings", None)
+    assert locate(url, BUCKET) == found
+
+
+@often
+@given(
+    host=st.sampled_from(["media.example.com", "images.example.com", "images.s3.amazonaws.com", "minio", "minio:9000"]),
+    path=st.from_regex(r"\A(images|other|a)(/(images|a|b\.jpg)){1,3}\Z"),
+)
+def test_plain_path_has_the_readings_of_any_other(host, path):
+    known = urls._host("https", host, BUCKET, "")
+    assert locate(f"https://{host}/{path}", BUCKET) == urls._all_readings(path, known, BUCKET)
 
 
 def test_reading_that_is_too_long_for_s3_is_none():

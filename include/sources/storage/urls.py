@@ -85,10 +85,11 @@ def locate(url: str, bucket: str, endpoint: str = "") -> Location:
     authority, _, path = rest.partition("/")
     host = _host(scheme, authority, bucket, endpoint)
     name, key = _split(path, host)
-    plain = host.sure and not AMBIGUOUS.search(path)
-    # Most of millions of urls are plain, and need no further work.
-    if plain and 0 < len(key) <= LONGEST_KEY and not key.startswith(host.repeated):
-        return Location(name, (key,))
+    # Most of millions of urls are plain, and need no further work. No reading is longer than the path.
+    if key and len(path) <= LONGEST_KEY and not AMBIGUOUS.search(path) and not key.startswith(host.repeated):
+        if host.bucket is None and not host.sure and name == bucket:
+            return Location(name, (key, path))
+        return Location(name, (key,), "by_chance" if _by_chance(path, host) else "")
     return _all_readings(path, host, bucket)
 
 
