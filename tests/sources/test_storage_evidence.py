@@ -646,6 +646,22 @@ def test_sync_heals_what_is_there_again(photos, monkeypatch):
     assert photos.table()[lost.id]["status"] == "queued"
 
 
+@pytest.mark.parametrize("column", ["original_place", "staged_place"])
+def test_change_is_not_applied_if_its_urls_are_read_in_another_way_by_now(photos, monkeypatch, column):
+    """The plan waited for a person, and an upgrade reads more in the url than the scan did."""
+    image, other = photos.add(laid=False), photos.add(laid=False)
+    summary = photos.scan()
+    read = images._image
+
+    def anew(row, bucket):
+        return read(row, bucket) | ({column: "here or foreign"} if row[0] == image.id else {})
+
+    monkeypatch.setattr(images, "_image", anew)
+    _, counts = photos.repair(summary)
+    assert (counts["images"].updated, counts["images"].superseded) == (1, 1)
+    assert (photos.table()[image.id]["status"], photos.table()[other.id]["status"]) == ("ready", "error")
+
+
 def test_change_is_applied_only_where_the_urls_are_still_as_seen(photos):
     """The application has put the picture elsewhere, and forgets to set updated_at."""
     image = photos.add("queued", laid=False)

@@ -45,10 +45,12 @@ WHY = {
 MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing": sql.Literal(STAGED_MISSING)}
 COLUMNS = [*IMAGES.names, "original_state", "staged_state", "unknown", "reason", "new_status", "new_error"]
 
-PLANNED = (
-    *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
-    *("new_status", "new_error", "_operation", "young"),
+# What a planned change is about: if any of it has changed, what the looks have shown is about something else.
+ABOUT = (
+    *("status", "error", "updated_at", "original_place", "original_key", "original_others"),
+    *("staged_place", "staged_key", "staged_others"),
 )
+PLANNED = (*ABOUT, "new_status", "new_error", "_operation", "young")
 CONFIRMED = sql.SQL("_status = 'confirmed'")
 # Images that are to be marked, or are not proven, because of what looks at their objects have shown.
 SEEN_OTHERWISE = sql.SQL("_operation = 'mark' AND looked AND _status IN ('confirmed', 'left', 'unproven')")
@@ -192,9 +194,11 @@ def supersede(conn: Connection, plan: sql.Identifier, ids: Collection[str]) -> N
 
 
 def as_planned(staged: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
-    """Return whether an image is still as the planned change saw it: status, error, time of change, and keys."""
-    names = ("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others")
-    return not staged["deleted"] and all(staged[name] == planned[name] for name in names)
+    """Return whether an image is still as the planned change saw it: status, error, time of change, places and keys.
+
+    A place also changes if another version, as after an upgrade, reads the url in another way.
+    """
+    return not staged["deleted"] and all(staged[name] == planned[name] for name in ABOUT)
 
 
 ORIGINAL_NOT_LOOKED_FOR = sql.SQL("WHEN i.original_key IS NULL THEN i.original_place")
