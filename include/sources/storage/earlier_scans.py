@@ -31,27 +31,33 @@ def leave_proven(conn: Connection, plan: sql.Identifier) -> None:
     conn.execute(sql.SQL(LEAVE_PROVEN).format(plan=plan, scan=sql.SQL(JUDGED_SCAN), **parts))
 
 
-def noted(run: str | None, started: datetime) -> sql.Composed:
-    """Return the query for rows if an earlier scan of all images than that of `run` has noted the image `i` as young.
+def noted(conn: Connection, run: str | None, started: datetime) -> sql.Composable:
+    """Return the query for a row if an earlier scan of all images than that of `run` has noted the image `i` as young.
 
     `started`: the application's time when this check began. The scan has to be GRACE older, so that an upload which
     was under way then has ended.
     """
-    return sql.SQL(NOTED).format(run=sql.Literal(run), started=sql.Literal(started), grace=sql.Literal(GRACE))
+    earlier = conn.execute(EARLIER_SCAN, {"run": run, "before": started - GRACE}).fetchone()
+    if not earlier:
+        return sql.SQL("SELECT WHERE false")
+    evidence, began = earlier
+    return sql.SQL(NOTED).format(evidence=sql.Literal(evidence), since=sql.Literal(began - GRACE))
 
+
+EARLIER_SCAN = """
+SELECT evidence, started FROM (
+  SELECT summary ->> 'evidence' AS evidence, (summary -> 'telemetry' ->> 'started')::timestamptz AS started, scanned_at
+  FROM confidence.forensic_run WHERE source = 'storage' AND scope = 'all' AND run <> %(run)s
+) scan
+WHERE greatest(started, scanned_at) <= %(before)s ORDER BY scanned_at DESC LIMIT 1
+"""
 
 # An image that the scan could not prove counts if it was young then, or its time of change lay ahead: another reason to
 # be unproven does not make a later upload late.
 NOTED = """
-SELECT FROM (
-  SELECT summary ->> 'evidence' AS evidence, (summary -> 'telemetry' ->> 'started')::timestamptz AS started
-  FROM confidence.forensic_run
-  WHERE source = 'storage' AND scope = 'all' AND run <> {run}
-    AND greatest(scanned_at, (summary -> 'telemetry' ->> 'started')::timestamptz) <= {started} - {grace}
-  ORDER BY scanned_at DESC LIMIT 1
-) scan JOIN confidence.planned_change c USING (evidence)
-WHERE c.key ->> 'id' = i.id::text AND (c.status = 'young'
-  OR c.status = 'unproven' AND (c.before ->> 'updated_at')::timestamptz > scan.started - {grace})
+SELECT FROM confidence.planned_change c
+WHERE c.evidence = {evidence} AND c.key ->> 'id' = i.id::text AND (c.status = 'young'
+  OR c.status = 'unproven' AND (c.before ->> 'updated_at')::timestamptz > {since})
 """
 
 JUDGED_SCAN = """
@@ -71,13 +77,14 @@ WHERE c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'erro
 """
 
 LEAVE_PROVEN = """
-WITH scan AS ({scan})
+WITH scan AS MATERIALIZED (
+  SELECT * FROM ({scan}) judged
+  WHERE scanned_at > clock_timestamp() - {kept_for} AND {most} > (
+    SELECT count(*) FROM (SELECT FROM confidence.planned_change c WHERE c.evidence = judged.evidence LIMIT {most}) kept)
+)
 UPDATE {plan} p SET _status = 'judged' FROM scan
 WHERE p._operation = 'mark' AND p._status = 'unproven' AND p.unknown IS NOT NULL
-  AND p.updated_at <= scan.started - {grace} AND scan.scanned_at > clock_timestamp() - {kept_for}
-  AND (SELECT count(*) FROM (
-    SELECT FROM confidence.planned_change c WHERE c.evidence = scan.evidence LIMIT {most}) kept) < {most}
-  AND NOT EXISTS (
+  AND p.updated_at <= scan.started - {grace} AND NOT EXISTS (
     SELECT FROM confidence.planned_change c WHERE c.evidence = scan.evidence AND c.key ->> 'id' = p.id::text)
   AND NOT EXISTS (
     SELECT FROM confidence.unproven u

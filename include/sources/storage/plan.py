@@ -71,7 +71,7 @@ def make(staged: Stage, objects: Stage, *, started: datetime, watched_by: str | 
         "data": identifiers(IMAGES.names, "i"),
         "statuses": KNOWN_STATUSES,
         "watched": sql.Literal(watched_by is not None),
-        "noted": earlier_scans.noted(watched_by, started),
+        "noted": earlier_scans.noted(conn, watched_by, started),
         **MESSAGES,
     }
     with conn.transaction():
