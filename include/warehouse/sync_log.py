@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 
-from psycopg import Connection, Error, sql
+from psycopg import Connection, sql
 from psycopg.rows import class_row, tuple_row
 from psycopg.types.json import Jsonb
 
+from include.warehouse import refusals
 from include.warehouse.merge import Merged
 
 # The partition of the watermark of dry syncs. With a shared one a writing sync would skip what a dry one has seen.
@@ -121,25 +122,12 @@ def finish(
             *(getattr(total, name) for name in names),
             Jsonb({entity: asdict(counts) for entity, counts in entities.items()}),
             "failed" if error else "success",
-            error and reason(error),
+            error and refusals.reason(error),
             requests,
             request_errors,
             sync_id,
         ],
     )
-
-
-def reason(error: BaseException) -> str:
-    """Return the message of an error as it is kept: without the details that Postgres adds, which quote rows."""
-    if isinstance(error, Error) and error.diag.message_primary:
-        return f"{type(error).__name__}: {error.diag.message_primary}"
-    return str(error) or type(error).__name__
-
-
-def refusal(error: Error) -> str:
-    """Return why the database refuses a row, in words that quote nothing of it: a trigger's message may."""
-    constraint = error.diag.constraint_name
-    return type(error).__name__ + (f", constraint {constraint}" if constraint else "")
 
 
 def save_checks(conn: Connection, sync_id: int, checks: Sequence[Mapping[str, str | int]]) -> None:

@@ -365,10 +365,37 @@ def test_a_single_answer_has_its_rows_at_a_path():
         Single("data").read(Answer({"tags": rows(2)}), None)
 
 
-@pytest.mark.parametrize("more", [{"has_more": True}, {"next": "/tags?page=2"}, {"nextPageToken": "b"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"has_more": True},
+        {"has_more": "true"},
+        {"next": "/tags?page=2"},
+        {"nextPageToken": "b"},
+        {"@odata.nextLink": "/tags?$skip=2"},
+        {"links": {"next": {"href": "/tags?page=2"}}},
+        {"meta": {"paging": {"next_page": 2}}},
+        {"total": 3},
+        {"@odata.count": "3"},
+        {"meta": {"total_count": 3}},
+    ],
+)
 def test_a_single_answer_that_says_that_more_follows_is_refused(more):
-    with pytest.raises(RefuseData, match=f"its '{next(iter(more))}' says that more follows"):
+    with pytest.raises(RefuseData, match="says that more follows, but the list is declared as a single answer"):
         Single("data").read(Answer({"data": rows(2), **more}), None)
+
+
+@pytest.mark.parametrize("paginator", [Single(), Single("data")])
+def test_a_single_answer_whose_link_leads_on_is_refused(paginator):
+    data = {"data": rows(2)} if paginator.rows else rows(2)
+    assert len(paginator.read(Answer(data, headers={"Link": '</tags>; rel="self"'}), None).rows) == 2
+    with pytest.raises(RefuseData, match="its Link header says that more follows"):
+        paginator.read(Answer(data, headers={"Link": '</tags?page=2>; rel="next"'}), None)
+
+
+def test_a_single_answer_may_say_that_nothing_follows():
+    more = {"has_more": "false", "links": {"next": None, "self": "/tags"}, "meta": {"next": {"href": None}}, "total": 2}
+    assert Single("data").read(Answer({"data": rows(2), **more}), None).rows == rows(2)
 
 
 def test_a_row_may_have_a_field_that_is_named_like_an_error():

@@ -109,11 +109,10 @@ class TestHeaders:
         resource = self.by_hand_under_a_header(stage)
         report = stage.sync()
         assert (report.state, {*stage.crew()}) == ("unreadable", {resource})
-        assert "it is no leaf, but nothing is under it" in report.problems[0]
+        assert "isn't shown, though it is no leaf" in report.problems[0]
 
-    @pytest.mark.parametrize(("headers", "state"), [("leaf", "done"), ("open", "unreadable")])
-    def test_that_are_empty_are_read_if_they_are_leaves(self, stage, headers, state):
-        """One that is none can't be told from one that is not opened."""
+    @pytest.mark.parametrize(("headers", "state"), [("leaf", "done"), ("open", "done"), ("closed", "unreadable")])
+    def test_that_are_empty_are_read_if_they_say_so(self, stage, headers, state):
         stage.flex.control.set(headers=headers)
         [gear] = [line.id for line in stage.flex.control.lines(stage.element) if line.kind == "inventory"]
         stage.flex.control.mutate(Mutation("delete", stage.element, line=gear))

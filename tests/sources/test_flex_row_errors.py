@@ -10,7 +10,7 @@ from psycopg import sql
 
 from include.sources.base import SyncFailed
 from include.sources.flex import assignments
-from include.sources.flex.row_errors import concerns_one
+from include.warehouse.refusals import concerns_one
 
 from .flex import HAND, Agency, Booked, owned
 

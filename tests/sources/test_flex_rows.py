@@ -144,11 +144,12 @@ class TestRows:
             ({"children": {}}, "under line .* isn't shown"),
             ({"children": "none"}, "under line .* isn't shown"),
             ({"children": None, "leaf": False}, "under line .* isn't shown"),
-            ({"leaf": False}, "under line .* isn't shown"),
             ({"children": None, "container": True}, "under line .* isn't shown"),
-            ({"children": None, "leaf": "false"}, "in no way that is known"),
-            ({"leaf": 0}, "in no way that is known"),
-            ({"children": None, "container": "true"}, "in no way that is known"),
+            ({"children": None, "leaf": "false"}, "under line .* isn't shown"),
+            ({"children": None, "leaf": 0}, "under line .* isn't shown"),
+            ({"children": None, "container": "true"}, "under line .* isn't shown"),
+            ({"leaf": "no"}, "in no way that is known"),
+            ({"container": 2}, "in no way that is known"),
             ({"children": [row()]}, f"line {LINE} is there twice"),
         ],
         ids=str,
@@ -201,7 +202,6 @@ class TestRecord:
             {"id": str(LINE), "children": [{"id": str(TECH)}, {"id": str(TECH)}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "leaf": False}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "container": True}]},
-            {"id": str(LINE), "children": [{"id": str(TECH), "leaf": False, "children": []}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "leaf": "false"}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "container": "true"}]},
             {"id": str(LINE), "children": [{"id": str(TECH), "type": 7}]},
@@ -231,7 +231,16 @@ class TestRecord:
         assert item.may_be_contact == may_be
 
     @pytest.mark.parametrize(
-        "told", [{"leaf": True, "container": True}, {"leaf": True, "children": []}, {"children": []}, {}], ids=str
+        "told",
+        [
+            {"leaf": True, "container": True},
+            {"leaf": True, "children": []},
+            {"leaf": False, "children": []},
+            {"leaf": 0, "container": 1, "children": []},
+            {"children": []},
+            {},
+        ],
+        ids=str,
     )
     def test_with_an_empty_header_is_read(self, told):
         header = {"id": str(TECH), "type": "header", **told}

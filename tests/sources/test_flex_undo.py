@@ -327,6 +327,18 @@ class TestConflicts:
         synced.roll_back(sync_id, force=True)
         assert synced.crew(booked)[resource].role_id == HAND
 
+    def test_with_a_role_of_which_flex_tells_nothing_now(self, synced, booked):
+        who, _ = synced.hire(booked)
+        synced.sync()
+        synced.recast(who, "FOH-E")
+        sync_id = synced.sync().sync_id
+        synced.fault("object", ROWS, "GET", times=None)
+        [conflict] = synced.roll_back(sync_id, dry_run=True).conflicts
+        assert (conflict.what, conflict.examples) == (
+            "crew calls that can't be read now, whose roles people may have set since",
+            (str(booked.element),),
+        )
+
     def test_with_a_role_that_a_person_sets_meanwhile_end_it(self, synced, booked, monkeypatch):
         who, resource = synced.hire(booked)
         synced.sync()

@@ -1,8 +1,5 @@
 """The log of syncs, and how far each entity is in step."""
 
-import psycopg
-import pytest
-
 from include.warehouse import sync_log
 from include.warehouse.merge import Merged
 from include.warehouse.sync_log import Counts, State
@@ -131,13 +128,3 @@ def test_what_ended_long_ago_expires_but_what_states_and_rollbacks_stand_on(conn
     audited = {sync_id for (sync_id,) in conn.execute("SELECT DISTINCT sync_id FROM confidence.change_log")}
     assert audited == kept - {undo}
     assert count(conn, "shop.parts") == 1
-
-
-def test_error_of_postgres_is_kept_without_the_row_that_it_quotes(conn):
-    conn.execute("CREATE TEMPORARY TABLE person (name text CHECK (name <> 'Ada'))")
-    with pytest.raises(psycopg.errors.CheckViolation, match="Ada") as raised:
-        conn.execute("INSERT INTO person VALUES ('Ada')")
-    kept = sync_log.reason(raised.value)
-    assert kept == 'CheckViolation: new row for relation "person" violates check constraint "person_name_check"'
-    assert sync_log.reason(psycopg.OperationalError("the server is gone")) == "the server is gone"
-    assert sync_log.reason(ValueError()) == "ValueError"

@@ -79,6 +79,7 @@ class Shapes:
             "contact": name_of(line.resource_id) if line.kind == "contact" else None,
             "business-role": line.role_id,
         }
+        closed = line.kind == "header" and headers == "closed"
         return {
             "id": line.id,
             **self._resource(line),
@@ -86,14 +87,14 @@ class Shapes:
             **{code: self._value(line, value) for code, value in values.items() if code in codes},
             "leaf": not children and (line.kind != "header" or headers == "leaf"),
             "container": line.kind == "header",
-            "children": children,
+            "children": None if closed else children,
         }
 
     def _item(self, line: Line, lines: Sequence[Line], keys: Sequence[str], tell: Tell | None, headers: Headers) -> Row:
         forms = {"whole": self._resource(line) | self._type(line), "types": self._type(line), "ids": {}}
         told = forms[tell or self._of(line.id, "item").choice([*forms])]
         items = self.items(lines, line.id, keys, tell, headers) if headers != "closed" else []
-        shown = self.nested(line.id, items, keys) if items or line.kind == "header" else {}
+        shown = self.nested(line.id, items, keys) if items or (line.kind == "header" and headers != "closed") else {}
         leaf = {"leaf": False} if line.kind == "header" and headers != "leaf" else {}
         return {"id": line.id, **told, **leaf, **shown}
 

@@ -42,6 +42,7 @@ from include.sources.flex.report import Event, Report, State
 from include.sources.flex.rows import Line, Unreadable
 from include.sources.flex.worker import Worker
 from include.sources.flex.writes import Changed, InDoubt, Lost, Work, Writes
+from include.warehouse import refusals
 from include.warehouse.fence import FenceError
 
 # How often the work is begun again because people have changed the crew meanwhile.
@@ -86,7 +87,7 @@ class _Element:
             report = self._report("unreadable", f"element {self._id} could not be read: {error}")
             return replace(report, answered=not isinstance(error, TryLater))
         except psycopg.Error as error:
-            if not row_errors.concerns_one(error):
+            if not refusals.concerns_one(error):
                 raise
             return self._report("failed", row_errors.told(self._id, error))
 

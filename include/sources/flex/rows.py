@@ -12,6 +12,8 @@ CONTACT = "contact"
 # The only known type with a resource that is no contact.
 GEAR = "inventory"
 TYPES = ("managedResourceLineItemType", "type")
+# How else a flag may be written.
+FLAGS = {"true": True, "1": True, "false": False, "0": False}
 # Keys of an error that comes with status 200, in place of data or beside them.
 ERRORS = ("exceptionMessage", "error", "errors", "message")
 # Keys under which an item may show the items below it, also within `data`.
@@ -161,19 +163,25 @@ def _flat(rows: list[Any]) -> Iterator[dict[str, Any]]:
 def _require_opened(line: Mapping[str, Any], children: list[Any] | None) -> None:
     """Raise Unreadable if lines may lie under a line that are not shown: they may be contacts.
 
-    `children` are those that are shown, None if the answer does not say. An empty header is a leaf; one that is no leaf
-    and shows nothing contradicts itself.
+    `children` are those that are shown, None if the answer does not say. A header that is no leaf and has an empty list
+    is believed to be empty: before anything is written the other list has to show so too.
     """
-    line_id, leaf, container = _id(line, "id"), line.get("leaf"), line.get("container")
-    if not all(flag is None or isinstance(flag, bool) for flag in (leaf, container)):
-        raise Unreadable(f"line {line_id} says in no way that is known whether others lie under it")
-    if leaf is False and not children:
+    leaf, container = (_flag(line, name) for name in ("leaf", "container"))
+    if children is None and (leaf is False or (container and leaf is None)):
         raise Unreadable(
-            f"what lies under line {line_id} isn't shown: it is no leaf, but nothing is under it. If it is an empty"
-            " header, delete it in Flex"
+            f"what lies under line {_id(line, 'id')} isn't shown, though it is no leaf. If it is an empty header,"
+            " delete it in Flex"
         )
-    if container and leaf is None and children is None:
-        raise Unreadable(f"what lies under line {line_id} isn't shown")
+
+
+def _flag(line: Mapping[str, Any], name: str) -> bool | None:
+    """Return a flag of a line, None if it has none. Raises Unreadable if it can't be told what it says."""
+    value = line.get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    if str(value).lower() not in FLAGS:
+        raise Unreadable(f"line {_id(line, 'id')} says in no way that is known whether others lie under it")
+    return FLAGS[str(value).lower()]
 
 
 def _may_be_contact(type_: str, resource_id: UUID | None) -> bool:

@@ -24,7 +24,7 @@ from include.sources.flex.release import release
 from include.sources.flex.report import Report
 from include.sources.flex.rows import Unreadable
 from include.sources.flex.worker import Worker
-from include.warehouse import fence, sync_log
+from include.warehouse import fence, refusals, sync_log
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def _logged(conn: Connection, report: Report, sync_id: int, run: str, triggered_
         with conn.transaction():
             record.log(conn, report, sync_id, run, triggered_by)
     except psycopg.Error as error:
-        if not row_errors.concerns_one(error):
+        if not refusals.concerns_one(error):
             raise
         state = "failed" if report.state == "done" else report.state
         return replace(report, state=state, problems=(*report.problems, row_errors.told(report.element_id, error)))

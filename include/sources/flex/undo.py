@@ -258,8 +258,8 @@ class FlexCopy:
     def conflicts(self, sync_id: int) -> list[Conflict]:
         """Return what stands against the rollback.
 
-        Conflicts are lines written again since, also by people, writes without an undo, and crew calls that are busy or
-        uncertain.
+        Conflicts are lines written again since, also by people, writes without an undo, and crew calls that are busy,
+        uncertain or can't be read.
         """
         conn = self.context.conn
         void = _void(conn, sync_id)
@@ -270,8 +270,11 @@ class FlexCopy:
             syncs = sorted({sync for _, sync in later})
             what = f"contacts or rows by sync_id {', '.join(map(str, syncs))}"
             found.append(_conflict(what, [who for who, _ in later], syncs))
-        if theirs := self._roles_of_people(sync_id):
-            found.append(_conflict("business roles that people have set since", theirs))
+        unread = self._look_for_roles_of_people(sync_id)
+        if self.theirs:
+            found.append(_conflict("business roles that people have set since", self.theirs.values()))
+        if unread:
+            found.append(_conflict("crew calls that can't be read now, whose roles people may have set since", unread))
         unset = [who for (who,) in conn.execute(UNSET, {"sync_id": sync_id})]
         if unset:
             found.append(_conflict("business roles that can't be taken away in Flex", unset))
@@ -283,12 +286,9 @@ class FlexCopy:
             found.append(_conflict("crew calls that are busy or uncertain", closed))
         return found
 
-    def _roles_of_people(self, sync_id: int) -> list[UUID]:
-        """Return the contacts whose role a person has changed since. They are kept in `theirs`.
-
-        A crew call that can't be read is left out: the rollback reads it again, and does nothing there.
-        """
-        conn = self.context.conn
+    def _look_for_roles_of_people(self, sync_id: int) -> list[UUID]:
+        """Keep the lines in `theirs` whose role a person has changed since; return crew calls that can't be read."""
+        conn, unread = self.context.conn, []
         require_unique_key(conn)
         self.theirs.clear()
         for element_id, each in done(conn, sync_id).items():
@@ -299,10 +299,11 @@ class FlexCopy:
                 lines = {line.line_id: line for line in calls.lines(self.context.api, element_id, ())}
             except (Unreadable, ApiError) as error:
                 log.info("whether people have set roles on element %s can't be told: %s", element_id, error)
+                unread.append(element_id)
                 continue
             written = desired.written_roles(conn, element_id)
             self.theirs.update((found, lines[found[0]].resource_id) for found in _roles_of_people(net, lines, written))
-        return [*self.theirs.values()]
+        return unread
 
     def restore(self, sync_id: int, rollback_id: int, *, dry_run: bool) -> Mapping[str, Counts]:
         """Undo what the sync did; return the counts. The caller keeps all other writers out. Raises SyncFailed."""

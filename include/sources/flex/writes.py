@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 
 from include.api.errors import FixConfiguration
-from include.sources.flex import assignments, calls, desired, gate, row_errors
+from include.sources.flex import assignments, calls, desired, gate
 from include.sources.flex.calls import Outcome, Stopped
 from include.sources.flex.desired import Call, Crew
 from include.sources.flex.gate import Gate, Write
@@ -19,6 +19,7 @@ from include.sources.flex.report import FAILED, Event, Kind
 from include.sources.flex.rows import Line
 from include.sources.flex.sent import Sent
 from include.sources.flex.worker import Worker
+from include.warehouse import refusals
 
 KINDS: dict[type | str, dict[str, Kind]] = {
     Add: {"done": "added", "refused": "add_failed"},
@@ -188,7 +189,7 @@ class Writes:
         try:
             self._store(proof, reasons, with_rows=True)
         except psycopg.Error as error:
-            if not row_errors.concerns_one(error):
+            if not refusals.concerns_one(error):
                 raise
             self._work.row_error = error
             # Otherwise nobody would know any more what was done in Flex. The next sync writes the rows.

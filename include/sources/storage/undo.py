@@ -12,7 +12,7 @@ from typing import Any
 from psycopg import Connection, errors
 
 from include.sources.storage.repair import TABLE, audit, changing, note_transaction, standing
-from include.warehouse import sync_log
+from include.warehouse import refusals
 from include.warehouse.rollback import EXAMPLES, Conflict, RollbackRefused
 from include.warehouse.sync_log import Counts
 
@@ -111,7 +111,7 @@ class ImagesCopy:
             raise
         except errors.Error as error:
             raise RollbackRefused(
-                f"the application's database refuses the former status of {TABLE} ({sync_log.refusal(error)}). Nothing"
+                f"the application's database refuses the former status of {TABLE} ({refusals.refusal(error)}). Nothing"
                 " was written: have that changed, then run the rollback again"
             ) from None
         return standing(self.images, list(former))

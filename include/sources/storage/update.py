@@ -6,15 +6,12 @@ from typing import Any
 
 from psycopg import Connection, errors
 
-from include.warehouse import sync_log
+from include.warehouse.refusals import concerns_one, passes, refusal
 
 log = logging.getLogger(__name__)
 
 # If so many images of a batch are refused, the cause is hardly theirs.
 MOST_REFUSED = 50
-# Classes of SQLSTATE that concern every statement: the connection, the transaction, rights, missing columns, resources,
-# locks and deadlocks, a server that shuts down.
-OF_ALL = frozenset({"08", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58", "F0", "XX"})
 # No right to the table or a column, or a row that row level security refuses.
 ROW_SECURITY = "42501"
 
@@ -44,12 +41,12 @@ def update_images(images_: Connection, rows: Sequence[Mapping[str, Any]]) -> dic
                 half = len(part) // 2
                 waiting += [part[half:], part[:half]]
                 continue
-            refused[part[0]["id"]] = sync_log.refusal(error)
+            refused[part[0]["id"]] = refusal(error)
             if len(refused) == MOST_REFUSED:
                 log.error(
                     "the application's database refuses one image after the other, so nothing is written: look for a"
                     " trigger or a constraint of images that is broken, mend it, and run the task again (%s)",
-                    sync_log.refusal(error),
+                    refusal(error),
                 )
                 raise
     return refused
@@ -64,6 +61,6 @@ def _update_at_once(images_: Connection, rows: Sequence[Mapping[str, Any]]) -> N
 
 def _concerns_all(error: errors.Error, *, first: bool) -> bool:
     """Return whether the error says nothing about single images. `first`: the statement was about all of them."""
-    if error.sqlstate == ROW_SECURITY and not first:
-        return False
-    return error.sqlstate is None or error.sqlstate[:2] in OF_ALL
+    if error.sqlstate == ROW_SECURITY:
+        return first
+    return passes(error) or not concerns_one(error)
