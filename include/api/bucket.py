@@ -129,13 +129,13 @@ class Bucket:
         return self._look(key, way)[0]
 
     def look_all(
-        self, keys: Iterable[str], workers: int, *, way: Way = Way.HEAD, known: Sequence[str] = ()
+        self, keys: Iterable[str], workers: int, *, way: Way = Way.HEAD, known: Iterable[str] = ()
     ) -> Iterator[Look]:
         """Yield a look at each key, up to `workers` at once, in the order in which answers come.
 
         `keys` is read only as fast as needed. After 20 UNKNOWN in a row one of the `known` keys, whose objects exist,
-        has to be found. If none is, the rest is not looked at, and the last look's error is raised: TryLater, or
-        FixConfiguration if waiting changes nothing.
+        has to be found; they are read anew each time, and not before. If none is, the rest is not looked at, and the
+        last look's error is raised: TryLater, or FixConfiguration if waiting changes nothing.
         """
         waiting, unknown = iter(keys), 0
         with self._threads(workers) as threads:
@@ -153,7 +153,7 @@ class Bucket:
                             raise type(error)(f"{error} So it went {unknown} times in a row; the rest was not asked.")
                         unknown = 0
 
-    def finds(self, keys: Sequence[str], way: Way) -> bool:
+    def finds(self, keys: Iterable[str], way: Way) -> bool:
         """Return whether one of the keys is there. It sends one request after the other until one is found."""
         return any(self.look(key, way).presence in (Presence.PRESENT, Presence.EMPTY) for key in keys)
 

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from psycopg.types.json import Jsonb
 
-from include.confidence import holds, judgements
+from include.confidence import holds, judgements, planned_changes
 from include.confidence.policy import Verdict, judge
 from include.simulators.storage import Fault
 from include.sources.base import SyncFailed
@@ -249,6 +249,62 @@ def test_images_that_a_scan_has_proven_keep_no_sync_from_going_on(synced, monkey
     )
     with pytest.raises(SyncFailed, match=f"^{number} "):
         sync(synced)
+
+
+@pytest.mark.usefixtures("by_heads")
+@pytest.mark.parametrize("kept", ["cut off", "expired"])
+def test_scan_proves_nothing_to_a_sync_if_its_kept_plan_is_not_whole(synced, monkeypatch, kept):
+    """It has found two images to be missing. Their objects' own addresses give no answer."""
+    if kept == "cut off":
+        monkeypatch.setattr(planned_changes, "MOST", 1)
+    odd = changed(synced, 2)
+    monkeypatch.setattr(look, "LIST_COST", 0)
+    scanned, summary, verdict = judged(synced, "1")
+    assert (summary.metrics["missing_original"], verdict) == (2, Verdict.PASS)
+    resume(scanned)
+    if kept == "expired":
+        synced.conn.execute("UPDATE confidence.forensic_run SET scanned_at = scanned_at - interval '7 days'")
+        synced.conn.execute("DELETE FROM confidence.planned_change")
+    monkeypatch.setattr(look, "LIST_COST", 1_000_000)
+    for image in odd:
+        synced.control.fault(Fault("status", "head", key=image.original, status=403, times=None))
+    with pytest.raises(SyncFailed, match=r"^2 images could not be looked at"):
+        sync(synced)
+    assert watermark(synced) < min(synced.rows()[image.id][2] for image in odd)
+
+
+@pytest.mark.usefixtures("by_heads")
+def test_other_images_are_read_only_if_many_looks_have_no_answer(synced, monkeypatch):
+    """Each sync read them, with the ids of all that it had checked in the statement."""
+    read, asked = images.keys_of_others, []
+    monkeypatch.setattr(images, "keys_of_others", lambda *given, **how: asked.append(1) or read(*given, **how))
+    for status, number in [(500, 19), (403, 25)]:
+        for each in range(number):
+            url = f"s3://images/aa/{number}/{each}.jpg"
+            synced.add("queued", laid=False, age=MINUTES, original_url=url)
+            synced.control.fault(Fault("status", "head", key=url[len("s3://images/") :], status=status, times=None))
+        with pytest.raises(SyncFailed):
+            sync(synced)
+        assert bool(asked) == (number >= 20)
+        synced.control.clear()
+        synced.images.execute("DELETE FROM images WHERE original_url LIKE 's3://images/aa/%'")
+
+
+def test_other_images_are_found_behind_many_that_are_left_out(synced, monkeypatch):
+    """Wherever the search begins, and however few are read at once."""
+    monkeypatch.setattr(images, "OTHERS_READ", 3)
+    all_ = sorted(synced.rows())
+    now = images.clock(synced.images)
+    found = set()
+    for start in (all_[0], all_[60], all_[-1]):
+        left_in = {all_[0], all_[59], all_[61], all_[-1]}
+        without = set(all_) - left_in
+        how = {"before": now, "without": without.intersection, "start": start}
+        keys = images.keys_of_others(synced.images, synced.context.bucket, limit=10, **how)
+        assert len(keys) >= 1
+        found.add(tuple(keys))
+        assert set(images.keys_of_others(synced.images, synced.context.bucket, limit=1, **how)) < set(keys)
+    assert len(found) == 1
 
 
 @pytest.mark.usefixtures("by_heads")

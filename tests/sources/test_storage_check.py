@@ -176,13 +176,57 @@ def test_foreign_and_unreadable_urls_are_reported_and_never_missing(photos, eith
 def test_url_that_may_name_another_bucket_is_never_missing(photos, either_way):
     url = "https://images.example.com/old-images/{}.jpg"
     photos.add("queued", laid=False, original_url=url.format("a"))
-    photos.add("queued", laid=False, original_url=url.format("b"))
-    photos.control.put(["old-images/b.jpg"])
+    # Other folders, as they stand before and after that one in the order of keys.
+    photos.control.put(["old-images", "old-images-2/a.jpg", "old-images0/a.jpg", "t/old-images/a.jpg"])
     before = photos.table()
     summary = photos.scan()
-    assert figures(summary) == CLEAN | {"foreign_bucket": 1, "unproven": 1}
+    assert (summary.metrics["foreign_bucket"], summary.metrics["unproven"], summary.plan.update) == (1, 1, 0)
     photos.repair(summary)
     assert photos.table() == before
+
+
+@pytest.mark.parametrize("host", ["images.example.com", "images.nyc3.cdn.digitaloceanspaces.com", "images.minio.test"])
+def test_host_stands_for_the_bucket_if_the_folder_is_there(photos, either_way, host):
+    """A CDN, or another name of the store: the bucket shows one image of two that lie in the same folder."""
+    url = f"https://{host}/old-images/{{}}.jpg"
+    lost = photos.add("queued", laid=False, original_url=url.format("t/a"))
+    photos.add(laid=False, original_url=url.format("b"), staged_url=url.format("staged"))
+    photos.control.put(["old-images/b.jpg", "old-images/staged.jpg"])
+    before = photos.table()
+    summary = photos.scan()
+    assert figures(summary) == CLEAN | {"missing_original": 1}
+    photos.repair(summary)
+    assert photos.changed(before).keys() == {lost.id}
+    assert photos.table()[lost.id]["error"] == "original missing in storage"
+
+
+@pytest.mark.usefixtures("by_heads")
+@pytest.mark.parametrize("host", ["media.example.com/images", "images.example.com"])
+def test_other_readings_are_asked_for_only_if_the_first_one_is_not_found(photos, host):
+    photos.images.execute("DELETE FROM images")
+    photos.control.put([f"t/caf\u00e9+{number}.jpg" for number in range(30)])
+    for number in range(30):
+        photos.add("queued", laid=False, original_url=f"https://{host}/t/caf%C3%A9%2B{number}.jpg")
+    photos.control.reset_counters()
+    assert photos.scan(batch_size=7).metrics["looked_at"] == 30
+    assert photos.control.counters().total("head") == 30
+    # Under other readings, beside one that shares the key of a present image.
+    photos.control.delete(["t/caf\u00e9+0.jpg"])
+    photos.control.put(["t/caf\u00e9 0.jpg"])
+    photos.add("queued", laid=False, original_url=f"https://{host}/t/caf%C3%A9%2B0.jpg")
+    photos.add("queued", laid=False, original_url=f"https://{host}/t/caf%C3%A9%2B1.jpg")
+    summary = photos.scan(batch_size=7)
+    assert (summary.metrics["other_reading"], summary.metrics["looked_at"]) == (2, 30)
+
+
+def test_lost_objects_behind_a_host_like_the_bucket_are_evidence(photos):
+    """More than a tenth of all images: before, none of them could be proven, so there was no evidence at all."""
+    for number in range(40):
+        url = f"https://images.example.com/t/{number}.jpg"
+        photos.add("queued", laid=False, original_url=url)
+    photos.control.put([f"t/{number}.jpg" for number in range(20)])
+    summary = photos.scan()
+    assert (summary.incomplete, figures(summary)) == ("", CLEAN | {"missing_original": 20})
 
 
 def test_url_that_may_name_a_key_that_is_no_utf8_is_never_missing(photos, either_way):

@@ -214,6 +214,21 @@ def test_time_of_change_that_lies_ahead_proves_no_age(photos, either_first, ahea
     assert (summary.metrics["missing_original"], summary.metrics["unproven"]) == (1, 0)
 
 
+def let_a_day_pass(photos: Photos) -> None:
+    """Make all scans a day older."""
+    photos.conn.execute(A_DAY_OLDER)
+
+
+A_DAY_OLDER = """
+WITH runs AS (
+  UPDATE confidence.forensic_run SET scanned_at = scanned_at - interval '1 day', summary = jsonb_set(summary,
+    '{telemetry,started}', to_jsonb((summary -> 'telemetry' ->> 'started')::timestamptz - interval '1 day'))
+)
+UPDATE confidence.planned_change SET before = jsonb_set(before,
+  '{updated_at}', to_jsonb((before ->> 'updated_at')::timestamptz - interval '1 day'))
+"""
+
+
 def noted(photos: Photos) -> list:
     """What the newest plan says of its images."""
     query = """SELECT status, why FROM confidence.planned_change
@@ -246,6 +261,7 @@ def test_image_that_is_always_young_is_excused_once(photos, monkeypatch, busy):
         assert noted(photos) == [("unproven", why) if unproven_images else ("young", "it has changed lately")]
         assert doubts(photos) == ({lost.id: why} if unproven_images else {})
         assert summary.plan.update == 0
+        let_a_day_pass(photos)
     # A scan of a part excuses it, and proves nothing.
     assert night(photos, 4).scan(limit=1000).metrics["rows_young"] == 2
     photos = night(photos, 5)
@@ -263,6 +279,38 @@ def test_image_that_is_young_for_another_reason_is_excused(photos):
         summary = photos.scan()
         assert (summary.metrics["rows_young"], summary.metrics["unproven"]) == (1, 0)
         photos.touch(image.id, deleted_at=images.clock(photos.images))
+        let_a_day_pass(photos)
+
+
+@pytest.mark.usefixtures("by_lists")
+def test_young_image_is_excused_by_a_second_scan_minutes_later(photos, monkeypatch):
+    """Its upload may be under way in both."""
+    photos.add("queued", laid=False, age=timedelta(0))
+    for number in range(3):
+        photos = night(photos, number)
+        summary = photos.scan()
+        assert (summary.metrics["rows_young"], summary.metrics["unproven"], doubts(photos)) == (1, 0, {})
+    # A scan that goes on for long may have noted what changed at its end.
+    let_a_day_pass(photos)
+    photos.conn.execute("UPDATE confidence.forensic_run SET scanned_at = clock_timestamp()")
+    assert night(photos, 3).scan().metrics["unproven"] == 0
+
+
+@pytest.mark.usefixtures("by_lists")
+@pytest.mark.parametrize("age", [timedelta(days=1), timedelta(0)], ids=["old", "young"])
+def test_upload_after_another_reason_to_be_unproven_is_excused(photos, age):
+    """Unless the image was young each time: then something touches it again and again."""
+    image = photos.add("queued", laid=False, age=age, original_url="https://photos.s3.amazonaws.com/a.jpg")
+    for number in (1, 2):
+        photos = night(photos, number)
+        photos.touch(image.id, updated_at=images.clock(photos.images) - age)
+        photos.scan()
+        let_a_day_pass(photos)
+    assert doubts(photos).keys() == {image.id}
+    photos.touch(image.id, original_url=f"s3://images/{image.original}")
+    summary = night(photos, 3).scan()
+    assert summary.metrics["rows_young"] == (age > timedelta(0))
+    assert summary.metrics["uncertain_age"] == (age == timedelta(0))
 
 
 @pytest.mark.parametrize("changed", ["infinity", "20000-01-01"])
@@ -596,6 +644,22 @@ def test_sync_heals_what_is_there_again(photos, monkeypatch):
     assert done.result["healed"] == 1
     assert photos.changed(before).keys() <= {lost.id}
     assert photos.table()[lost.id]["status"] == "queued"
+
+
+@pytest.mark.parametrize("column", ["original_place", "staged_place"])
+def test_change_is_not_applied_if_its_urls_are_read_in_another_way_by_now(photos, monkeypatch, column):
+    """The plan waited for a person, and an upgrade reads more in the url than the scan did."""
+    image, other = photos.add(laid=False), photos.add(laid=False)
+    summary = photos.scan()
+    read = images._image
+
+    def anew(row, bucket):
+        return read(row, bucket) | ({column: "here or foreign"} if row[0] == image.id else {})
+
+    monkeypatch.setattr(images, "_image", anew)
+    _, counts = photos.repair(summary)
+    assert (counts["images"].updated, counts["images"].superseded) == (1, 1)
+    assert (photos.table()[image.id]["status"], photos.table()[other.id]["status"]) == ("ready", "error")
 
 
 def test_change_is_applied_only_where_the_urls_are_still_as_seen(photos):

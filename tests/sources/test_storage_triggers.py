@@ -2,11 +2,12 @@
 
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from include.api.errors import TryLater
 from include.sources.base import SyncFailed
-from include.sources.storage import SOURCE, repair
+from include.sources.storage import SOURCE, update
 from include.sources.storage.undo import ImagesCopy
 from include.warehouse import fence, sync_log
 from include.warehouse.rollback import RollbackRefused, roll_back
@@ -119,18 +120,79 @@ def test_image_that_the_database_refuses_with_an_error_is_told(photos, lost, cap
     assert photos.table() == before
 
 
+def counted(monkeypatch) -> list[int]:
+    """For each statement that writes, of how many images it is."""
+    statements = []
+    at_once = update._update_at_once
+    monkeypatch.setattr(
+        update, "_update_at_once", lambda conn, rows: statements.append(len(rows)) or at_once(conn, rows)
+    )
+    return statements
+
+
 def test_images_that_the_database_refuses_are_found_by_halves(photos, monkeypatch):
     photos.control.put(photos.add("queued").keys)
     lost = [photos.add("queued", laid=False, age=HALF_AN_HOUR) for _ in range(32)]
     refused = {lost[3].id, lost[20].id}
     trigger(photos, REFUSE, condition=f"OLD.id IN ('{lost[3].id}', '{lost[20].id}')")
     summary = photos.scan()
-    statements = []
-    update = repair._update
-    monkeypatch.setattr(repair, "_update", lambda conn, rows: statements.append(len(rows)) or update(conn, rows))
+    statements = counted(monkeypatch)
     assert photos.repair(summary)[1]["images"] == Counts(updated=30, failed=2)
     assert {image.id for image in lost if photos.table()[image.id]["status"] == "queued"} == refused
     assert len(statements) <= 2 * 2 * 5 + 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("undefined_column", "read_only_sql_transaction", "insufficient_privilege"),
+        *("deadlock_detected", "out_of_memory", "internal_error"),
+    ],
+)
+def test_error_that_concerns_all_images_ends_the_repair_at_once(photos, monkeypatch, code):
+    """However many they are: no half of them could be written, and the rows would stay locked meanwhile."""
+    for _ in range(5):
+        photos.add("queued", laid=False)
+    trigger(photos, f"RAISE EXCEPTION 'all' USING ERRCODE = '{code}';")
+    before, summary, statements = photos.table(), photos.scan(), counted(monkeypatch)
+    with pytest.raises(psycopg.Error, match="all"):
+        photos.repair(summary)
+    assert statements == [5]
+    assert (photos.table(), photos.audited()) == (before, 0)
+
+
+def test_column_that_is_gone_ends_the_repair_at_once(photos, lost, monkeypatch):
+    trigger(photos, "NEW.no_such_column := 1; RETURN NEW;")
+    before, summary, statements = photos.table(), photos.scan(), counted(monkeypatch)
+    with pytest.raises(psycopg.errors.UndefinedColumn):
+        photos.repair(summary)
+    assert (statements, photos.table()) == ([3], before)
+
+
+def test_image_whose_rights_alone_are_lacking_is_told(photos, lost):
+    """Row level security may refuse one. If the error of all images together is another one, it is no right to all."""
+    trigger(photos, REFUSE, condition=f"OLD.id = '{lost[0].id}'")
+    photos.images.execute(
+        "CREATE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'insufficient_privilege'; END $$;"
+        " CREATE CONSTRAINT TRIGGER forbid AFTER UPDATE ON images DEFERRABLE INITIALLY DEFERRED"
+        f" FOR EACH ROW WHEN (OLD.id = '{lost[2].id}') EXECUTE FUNCTION forbid()"
+    )
+    assert photos.repair(photos.scan())[1]["images"] == Counts(updated=1, failed=2)
+
+
+def test_repair_of_which_image_after_image_is_refused_ends(photos, monkeypatch, caplog):
+    """Such as by a trigger that is broken: it does not go on for minutes, and is no success."""
+    monkeypatch.setattr(update, "MOST_REFUSED", 5)
+    for _ in range(40):
+        photos.add("queued", laid=False)
+    trigger(photos, REFUSE)
+    before, summary, statements = photos.table(), photos.scan(), counted(monkeypatch)
+    with pytest.raises(psycopg.errors.RaiseException):
+        photos.repair(summary)
+    assert len(statements) < 20
+    assert (photos.table(), photos.audited()) == (before, 0)
+    assert "so nothing is written: look for a trigger or a constraint" in caplog.text
 
 
 def test_lock_that_ends_the_write_is_no_refusal_of_an_image(photos, lost):
@@ -162,7 +224,7 @@ def test_superseded_rows_alone_may_stay_open(photos, lost):
 
 
 def test_repair_that_writes_nothing_is_seen(photos, lost, monkeypatch):
-    monkeypatch.setattr(repair, "UPDATE", repair.UPDATE + " AND false")
+    monkeypatch.setattr(update, "UPDATE", update.UPDATE + " AND false")
     summary = photos.scan()
     sync_id, counts = photos.repair(summary)
     assert counts["images"] == Counts(failed=3)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.sources.storage import urls
 from include.sources.storage.urls import Location, UnreadableUrl, locate
 
 BUCKET = "images"
@@ -209,6 +210,8 @@ def test_url_without_an_object_is_refused(url):
         ("https://imagesque.vendor.example/images/a", ("a", "images/a")),
         ("https://cdn.example/images/a%20b", ("a b", "a%20b", "images/a b", "images/a%20b")),
         ("https://cdn.example:9000/images/a", ("a",)),
+        ("https://media.example.com/images/a/b.jpg", ("a/b.jpg", "images/a/b.jpg")),
+        ("https://media.example.com/images/images/a", ("images/a", "images/images/a")),
         # Browsers drop spaces around a url, line breaks, and segments of dots; they take a backslash for a slash.
         (HOST + "a ", ("a ", "a")),
         (HOST + "a\n", ("a\n", "a")),
@@ -237,13 +240,21 @@ def test_doubtful_url_has_all_its_readings(url, keys):
     [
         "https://images.example.com/old-images/a.jpg",
         "https://images.example.com:9000/old-images/a.jpg",
-        "http://minio/images/../old-images/a.jpg",
+        "https://images.nyc3.cdn.digitaloceanspaces.com/old-images/a.jpg",
     ],
 )
-def test_url_that_may_mean_another_bucket_says_so(url):
-    """Its object may lie there, so it need not be missing if it isn't here."""
-    found = locate(url, BUCKET)
+def test_host_that_may_be_called_like_the_bucket_by_chance_says_so(url):
+    """Its object may lie in another bucket, so it need not be missing if it isn't here."""
+    assert locate(url, BUCKET, "minio") == Location(BUCKET, ("old-images/a.jpg",), "by_chance")
+
+
+def test_url_that_may_mean_another_bucket_says_so():
+    found = locate("http://minio/images/../old-images/a.jpg", BUCKET)
     assert (found.bucket, found.otherwise) == (BUCKET, "foreign")
+
+
+def test_key_that_nobody_can_ask_for_counts_more_than_a_host_by_chance():
+    assert locate("https://images.example.com/old-images/caf%E9.jpg", BUCKET).otherwise == "unreadable"
 
 
 @pytest.mark.parametrize("name", ["caf%E9.jpg", "%ED%A0%80.jpg", "\ud800%20"])
@@ -262,7 +273,7 @@ def test_endpoint_of_the_connection_is_no_bucket():
     url = "https://storage.googleapis.com/{}/a.jpg"
     assert locate(url.format("other"), "storage", "storage.googleapis.com") == Location("other", ("a.jpg",))
     assert locate(url.format("storage"), "storage", "storage.googleapis.com") == Location("storage", ("a.jpg",))
-    assert locate(url.format("other"), "storage") == Location("storage", ("other/a.jpg",), "foreign")
+    assert locate(url.format("other"), "storage") == Location("storage", ("other/a.jpg",), "by_chance")
 
 
 @pytest.mark.parametrize("form", EVERY_FORM)
@@ -272,6 +283,25 @@ def test_key_that_is_too_long_for_s3_is_refused(form, key, size):
     with pytest.raises(UnreadableUrl):
         locate(before + key * size, BUCKET, VENDOR)
     assert key * (size - 1) in locate(before + key * (size - 1), BUCKET, VENDOR).keys
+
+
+@pytest.mark.parametrize("host", ["media.example.com/images", "images.example.com", "images.example.com/old-images"])
+def test_plain_path_behind_a_public_host_needs_no_further_work(monkeypatch, host):
+    """Millions of urls may be like that."""
+    url = f"https://{host}/{KEY}"
+    found = locate(url, BUCKET)
+    monkeypatch.setattr(urls, "_all_readings", None)
+    assert locate(url, BUCKET) == found
+
+
+@often
+@given(
+    host=st.sampled_from(["media.example.com", "images.example.com", "images.s3.amazonaws.com", "minio", "minio:9000"]),
+    path=st.from_regex(r"\A(images|other|a)(/(images|a|b\.jpg)){1,3}\Z"),
+)
+def test_plain_path_has_the_readings_of_any_other(host, path):
+    known = urls._host("https", host, BUCKET, "")
+    assert locate(f"https://{host}/{path}", BUCKET) == urls._all_readings(path, known, BUCKET)
 
 
 def test_reading_that_is_too_long_for_s3_is_none():

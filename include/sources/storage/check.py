@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -23,6 +23,7 @@ from include.confidence.spans import span
 from include.sources.answer_census import AnswerCensus
 from include.sources.storage import breaker, images, look, plan
 from include.sources.storage.images import IMAGES, OBJECTS, Scope, Size
+from include.sources.storage.others import ANY_ROW, KeysOfOthers
 from include.sources.storage.second_look import (
     count_suspects,
     disputed,
@@ -143,7 +144,7 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     objects = looks[0]
     resumed = any(stage.resumed for stage in (staged, *looks))
     started, size, listing = _begin(context, options, staged)
-    others: Sequence[str] = ()
+    others: Iterable[str] = ()
     if listing:
         # Objects first: a row exists before its object, so every object listed here has its row when rows are read.
         # Otherwise a new object would look like an orphan.
@@ -153,14 +154,13 @@ def check(context: StorageContext, options: CheckOptions) -> Checked:
     else:
         _read_images(context, options, staged)
         # If many looks have no answer, these tell whether the store is down.
-        checked = staged.conn.execute(sql.SQL("SELECT id::text FROM {}").format(staged.sql))
-        others = _keys_of_others(context, options, started, without=[id_ for (id_,) in checked])
+        others = _others(context, options, started, staged.sql)
         how = {"batch": options.batch, "workers": options.workers, "others": others}
         look.look_at_images(context.bucket, staged, objects, **how)
     work = {"source": context.source.name, "entity": IMAGES.name, "run": context.run, "limit": options.scope.limit}
     with span("compare", **work) as opened:
         whole = options.purpose == "scan" and options.scope.whole
-        found = plan.make(staged, objects, watched_by=context.run if whole else None)
+        found = plan.make(staged, objects, started=started, watched_by=context.run if whole else None)
         opened.set_attributes({"marks": found["marks"], "heals": found["heals"]})
     unanswered = _second_look(context, options, staged, looks, listing, size, others)
     doubted, not_audited = _audit(context, options, staged, objects, listing)
@@ -218,7 +218,7 @@ def _second_look(
     looks: Sequence[Stage],
     listing: bool,
     size: Size,
-    others: Sequence[str],
+    others: Iterable[str],
 ) -> str:
     """After a pause look at every suspect in the other way, and settle the plan with the result.
 
@@ -307,24 +307,25 @@ def _shown(context: StorageContext, options: CheckOptions, staged: Stage, starte
     Otherwise the bucket or the connection may be wrong. A check of all images tells by `in_order`, its number of images
     whose objects it has found. Any other check looks at objects of images that it did not check, chosen at random.
     """
-    missing = plan.missing(staged.conn, staged.plan)
-    if not missing:
+    missing = sql.SQL("_operation = 'mark' AND _status IN ('confirmed', 'left')")
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {})").format(staged.plan, missing)
+    if not staged.conn.execute(query).fetchone()[0]:
         return True
     if options.scope.whole:
         return in_order > 0
-    keys = _keys_of_others(context, options, started, without=missing)
+    keys = _others(context, options, started, staged.plan, missing)
     return breaker.shows_other_images(list(context.bucket.look_all(keys, options.workers)), in_order)
 
 
-def _keys_of_others(
-    context: StorageContext, options: CheckOptions, started: datetime, *, without: Sequence[str]
-) -> list[str]:
-    """Return the keys of objects that some images need, chosen at random, without these and the unproven ones."""
-    return images.keys_of_others(
-        context.images,
-        context.bucket,
-        before=started - images.GRACE,
-        without=[*without, *plan.remembered(context.conn)],
-        start=options.chance,
-        limit=OTHERS,
-    )
+def _others(
+    context: StorageContext,
+    options: CheckOptions,
+    started: datetime,
+    checked: sql.Composable,
+    which: sql.Composable = ANY_ROW,
+) -> KeysOfOthers:
+    """Return the keys of objects that some images need, chosen at random, without the checked and the unproven ones.
+
+    See `KeysOfOthers` for `checked` and `which`.
+    """
+    return KeysOfOthers(context, checked, started - images.GRACE, options.chance, OTHERS, which)

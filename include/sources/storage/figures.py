@@ -264,7 +264,7 @@ FROM (
 """
 
 # Images without an answer. Scans and syncs ask for them again until a scan has named them in confidence.unproven;
-# `plan.leave_proven` leaves those out of a sync that a scan has proven.
+# `earlier_scans.leave_proven` leaves those out of a sync that a scan has proven.
 OPEN = """
 SELECT count(*) FILTER (WHERE unknown = 'later'), count(*), min(updated_at),
   coalesce((SELECT string_agg(reason, ' ') FROM (

@@ -1,6 +1,6 @@
 """The application's images: which rows a check reads, where their objects should be, and how rows are staged."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -146,9 +146,11 @@ NOT_YOUNG = sql.SQL("false")
 
 # Ids are random, so the images after a random id are a fair sample.
 OTHERS = """
-i.deleted_at IS NULL AND i.status IN ('queued', 'ready') AND i.updated_at <= {before} AND i.id {side} {start}
-AND i.id <> ALL ({without})
+i.deleted_at IS NULL AND i.status IN ('queued', 'ready') AND i.updated_at <= {before}
+AND ({after}::uuid IS NULL OR i.id > {after}) AND ({upto}::uuid IS NULL OR i.id <= {upto})
 """
+# So many other images are read at once, until enough are found.
+OTHERS_READ = 1000
 
 # Ids are random, so the first rows are a fair sample.
 SAMPLE = "SELECT original_url, staged_url FROM images ORDER BY id LIMIT 2000"
@@ -214,21 +216,29 @@ def _query(where: sql.Composable, rest: sql.Composable, young: sql.Composable = 
 
 
 def keys_of_others(
-    images: Connection, bucket: Bucket, *, before: datetime, without: Sequence[str], start: str, limit: int
+    images: Connection,
+    bucket: Bucket,
+    *,
+    before: datetime,
+    without: Callable[[Sequence[str]], Collection[str]],
+    start: str,
+    limit: int,
 ) -> list[str]:
     """Return the keys of objects that up to `limit` other images need, beginning with the ids after `start`.
 
-    Only images that were last changed before `before` count. The ids in `without` are left out.
+    Only images that were last changed before `before` count. `without` returns which of some ids are left out.
     """
-    rows: list[tuple] = []
-    for side in (">", "<="):
-        where = sql.SQL(OTHERS).format(
-            before=before, side=sql.SQL(side), start=UUID(start), without=[UUID(id_) for id_ in without]
-        )
-        rest = sql.SQL("LIMIT {}").format(limit - len(rows))
-        rows += images.execute(_query(where, rest)).fetchall()
-    found = [_image(row, bucket) for row in rows]
-    keys = [[image["original_key"], image["status"] == "ready" and image["staged_key"]] for image in found]
+    found: list[tuple] = []
+    for after, upto in ((UUID(start), None), (None, UUID(start))):
+        more = True
+        while more and len(found) < limit:
+            where = sql.SQL(OTHERS).format(before=before, after=after, upto=upto)
+            rows = images.execute(_query(where, sql.SQL("LIMIT {}").format(OTHERS_READ))).fetchall()
+            left_out = without([row[0] for row in rows])
+            found += [row for row in rows if row[0] not in left_out][: limit - len(found)]
+            more, after = len(rows) == OTHERS_READ, UUID(rows[-1][0]) if rows else None
+    needed = [_image(row, bucket) for row in found]
+    keys = [[image["original_key"], image["status"] == "ready" and image["staged_key"]] for image in needed]
     return sorted({key for pair in keys for key in pair if key})
 
 
@@ -243,7 +253,7 @@ class _Place:
     """Where an object of an image should be.
 
     - `state`: `here` (in the bucket), `foreign` (in another one), `unreadable` (the url can't be read), `none` (no
-      url), or `here or foreign`, `here or unreadable`
+      url), or `here or` what else the url may mean (see `Location.otherwise`)
     - `key`: its key if it may be here; `others`: other keys that the url may mean, None if there are none
     """
 

@@ -76,9 +76,11 @@ def list_claimed(bucket: Bucket, ranges: Ranges, workers: int) -> Iterator[None]
 
 
 def look_at_images(
-    bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int, others: Sequence[str]
+    bucket: Bucket, staged: Stage, objects: Stage, *, batch: int, workers: int, others: Iterable[str]
 ) -> None:
     """Stage a HEAD of each object that the staged images need, a batch of images at a time.
+
+    What else a url may mean is asked for only if the object is not found under the url's standard reading.
 
     `others`: keys of objects that should exist, to tell refusals from a store that is down before any object is found.
     """
@@ -88,12 +90,31 @@ def look_at_images(
             sql.SQL(LAST).format(images=staged.sql), {"after": after, "batch": batch}
         ).fetchone()
         last = found and found[0]
-        needed = sql.SQL(NEEDED).format(images=staged.sql, objects=objects.sql, **MESSAGES)
-        keys = [key for (key,) in staged.conn.execute(needed, {"after": after, "last": last})] if last else []
-        looks = _asked(bucket, keys, workers, Way.HEAD, known(objects) or others)
+        looks = _look_at_batch(bucket, staged, objects, after, last, workers, others) if last else []
         objects.append(looks, next_position=last, page_info={})
         if last is None or objects.pull.pages % PROGRESS_EVERY == 0:
             _log_progress(objects, "objects_asked_for")
+
+
+def _look_at_batch(
+    bucket: Bucket,
+    staged: Stage,
+    objects: Stage,
+    after: str | None,
+    last: str,
+    workers: int,
+    others: Iterable[str],
+) -> list[dict[str, Any]]:
+    """Return a HEAD of each object that the images after `after` up to `last` need."""
+    looks: list[dict[str, Any]] = []
+    for keys in (FIRST_KEYS, OTHER_KEYS):
+        present = [look["key"] for look in looks if look["presence"] in (Presence.PRESENT, Presence.EMPTY)]
+        which = keys.format(objects=objects.sql)
+        needed = sql.SQL(NEEDED).format(images=staged.sql, objects=objects.sql, which=which, **MESSAGES)
+        batch = {"after": after, "last": last, "present": present, "asked": [look["key"] for look in looks]}
+        asked = [key for (key,) in staged.conn.execute(needed, batch)]
+        looks += _asked(bucket, asked, workers, Way.HEAD, present[:KNOWN] or known(objects) or others)
+    return looks
 
 
 def look_again(
@@ -104,7 +125,7 @@ def look_again(
     *,
     by_pages: bool = False,
     workers: int,
-    known: Sequence[str] = (),
+    known: Iterable[str] = (),
 ) -> None:
     """Look at each suspect once more and stage the results in `looks`.
 
@@ -140,7 +161,7 @@ def _listed_around(bucket: Bucket, keys: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _asked(
-    bucket: Bucket, keys: Iterable[str], workers: int, way: Way, known: Sequence[str]
+    bucket: Bucket, keys: Iterable[str], workers: int, way: Way, known: Iterable[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the result of a look at each key, as a row of OBJECTS."""
     absent = False
@@ -212,11 +233,17 @@ NEEDED = """
 WITH batch AS (
   SELECT *, status = 'error' AND error IN ({original_missing}, {staged_missing}) AS ours FROM {images}
   WHERE (%(after)s::uuid IS NULL OR id > %(after)s) AND id <= %(last)s AND NOT deleted AND NOT young
-)
-SELECT DISTINCT key FROM (
-  SELECT unnest(original_key || original_others) AS key FROM batch WHERE status <> 'error' OR ours
+), place AS (
+  SELECT original_key AS first, original_others AS others FROM batch WHERE status <> 'error' OR ours
   UNION ALL
-  SELECT unnest(staged_key || staged_others) FROM batch WHERE status = 'ready' OR ours
-) needed
-WHERE key IS NOT NULL AND NOT EXISTS (SELECT FROM {objects} o WHERE o.key = needed.key) ORDER BY key
+  SELECT staged_key, staged_others FROM batch WHERE status = 'ready' OR ours
+)
+SELECT DISTINCT key FROM ({which}) needed
+WHERE key IS NOT NULL AND key <> ALL (%(asked)s) AND NOT EXISTS (SELECT FROM {objects} o WHERE o.key = needed.key)
+ORDER BY key
 """
+FIRST_KEYS = sql.SQL("SELECT first AS key FROM place")
+OTHER_KEYS = sql.SQL("""
+  SELECT unnest(others) AS key FROM place WHERE first <> ALL (%(present)s) AND NOT EXISTS (
+    SELECT FROM {objects} o WHERE o.key = place.first AND o.presence IN ('present', 'empty'))
+""")

@@ -8,20 +8,23 @@ noted is not excused again, but unproven. The states of the objects that an imag
 - `elsewhere`: only found under another reading of its url, so it may be another object
 - `unknown`: no answer, or a refusal; `disputed`: LIST shows it, but HEAD answers 404
 - `foreign`, `unreadable`, `none`: its url names another bucket, can't be read, or is missing; or the url may mean what
-  is foreign or unreadable, and the object is not here
+  is foreign or unreadable, and the object is not here. A host that is called like the bucket, perhaps by chance, stands
+  for it if the check has found an object in the folder with which the path begins.
 - `young`, `ahead`: absent, and the image has changed lately, or its time of change lies in the future, so that its
   upload may not have ended
 - `unneeded`: the staged object of an image that is not ready or names none
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection, sql
 from psycopg.rows import dict_row
 
 from include.api.bucket import Look, Presence
-from include.sources.storage.images import GRACE, IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
+from include.sources.storage import earlier_scans
+from include.sources.storage.images import IMAGES, ORIGINAL_MISSING, STAGED_MISSING, STATUSES
 from include.warehouse.find_patterns import MOST, column_types, facts_of
 from include.warehouse.patterns import Pattern
 from include.warehouse.sql_fragments import identifiers
@@ -42,19 +45,22 @@ WHY = {
 MESSAGES = {"original_missing": sql.Literal(ORIGINAL_MISSING), "staged_missing": sql.Literal(STAGED_MISSING)}
 COLUMNS = [*IMAGES.names, "original_state", "staged_state", "unknown", "reason", "new_status", "new_error"]
 
-PLANNED = (
-    *("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others"),
-    *("new_status", "new_error", "_operation", "young"),
+# What a planned change is about: if any of it has changed, what the looks have shown is about something else.
+ABOUT = (
+    *("status", "error", "updated_at", "original_place", "original_key", "original_others"),
+    *("staged_place", "staged_key", "staged_others"),
 )
+PLANNED = (*ABOUT, "new_status", "new_error", "_operation", "young")
 CONFIRMED = sql.SQL("_status = 'confirmed'")
 # Images that are to be marked, or are not proven, because of what looks at their objects have shown.
 SEEN_OTHERWISE = sql.SQL("_operation = 'mark' AND looked AND _status IN ('confirmed', 'left', 'unproven')")
 
 
-def make(staged: Stage, objects: Stage, *, watched_by: str | None = None) -> Mapping[str, int]:
+def make(staged: Stage, objects: Stage, *, started: datetime, watched_by: str | None = None) -> Mapping[str, int]:
     """Make the plan from the first look. Return how many images are in order, to mark and to heal.
 
-    The keys are `in_order`, `marks` and `heals`. `watched_by`: the run, if young images are to be noted.
+    The keys are `in_order`, `marks` and `heals`. `started`: the application's time when the check began. `watched_by`:
+    the run, if young images are to be noted.
     """
     conn = staged.conn
     parts = {
@@ -65,13 +71,16 @@ def make(staged: Stage, objects: Stage, *, watched_by: str | None = None) -> Map
         "data": identifiers(IMAGES.names, "i"),
         "statuses": KNOWN_STATUSES,
         "watched": sql.Literal(watched_by is not None),
-        "noted": sql.SQL(NOTED).format(run=sql.Literal(watched_by)),
+        "noted": earlier_scans.noted(conn, watched_by, started),
         **MESSAGES,
     }
     with conn.transaction():
         for stage in (staged, objects):
             conn.execute(sql.SQL("ANALYZE {}").format(stage.sql))
         staged.empty_plan()
+        conn.execute("DROP TABLE IF EXISTS pg_temp.shown_folder")
+        conn.execute(sql.SQL(SHOWN_FOLDERS).format(**parts))
+        conn.execute("ANALYZE pg_temp.shown_folder")
         states = {
             "original": _first_state("original", "o", ORIGINAL_NOT_LOOKED_FOR, objects),
             "staged": _first_state("staged", "s", STAGED_NOT_LOOKED_FOR, objects),
@@ -88,24 +97,6 @@ def leave_heals(conn: Connection, plan: sql.Identifier) -> None:
     """Turn confirmed heals into `healable`: they are only counted."""
     query = "UPDATE {} SET _status = 'healable' WHERE _operation = 'heal' AND _status = 'confirmed'"
     conn.execute(sql.SQL(query).format(plan))
-
-
-def leave_judged(conn: Connection, plan: sql.Identifier) -> int:
-    """Turn what a judged scan of all images has found alike into `judged`: it is left alone. Return how many it is.
-
-    The newest scan counts that passed, or that a person has decided on. Only images count that are still as it saw
-    them.
-    """
-    return conn.execute(sql.SQL(LEAVE_JUDGED).format(plan=plan, scan=sql.SQL(JUDGED_SCAN))).rowcount
-
-
-def leave_proven(conn: Connection, plan: sql.Identifier) -> None:
-    """Turn images without an answer into `judged` if a judged scan of all images has found them in order.
-
-    Such a scan lists the bucket, so it may have an answer about objects whose own addresses never give one. Only images
-    count that have not changed since.
-    """
-    conn.execute(sql.SQL(LEAVE_PROVEN).format(plan=plan, scan=sql.SQL(JUDGED_SCAN), grace=sql.Literal(GRACE)))
 
 
 def sample(staged: Stage, size: int, seed: int) -> list[str]:
@@ -131,18 +122,6 @@ def doubt(staged: Stage, looks: Sequence[Look]) -> int:
     }
     query = sql.SQL(DOUBT).format(**parts, data=identifiers(IMAGES.names, "i"))
     return staged.conn.execute(query, values).rowcount
-
-
-def missing(conn: Connection, plan: sql.Identifier) -> list[str]:
-    """Return the ids of the images whose object is missing."""
-    query = sql.SQL("SELECT id::text FROM {} WHERE _operation = 'mark' AND _status IN ('confirmed', 'left')")
-    return [id_ for (id_,) in conn.execute(query.format(plan))]
-
-
-def remembered(conn: Connection) -> list[str]:
-    """Return the ids of the images that earlier scans could not prove."""
-    query = "SELECT key ->> 0 FROM confidence.unproven WHERE source = 'storage' AND entity = 'images'"
-    return [id_ for (id_,) in conn.execute(query)]
 
 
 def doubts(plan: sql.Identifier) -> sql.Composed:
@@ -176,6 +155,7 @@ def _first_state(name: str, object_: str, not_looked_for: sql.SQL, objects: Stag
         presence=sql.Identifier(object_, "presence"),
         others=sql.Identifier("i", f"{name}_others"),
         place=sql.Identifier("i", f"{name}_place"),
+        key=sql.Identifier("i", f"{name}_key"),
         not_looked_for=not_looked_for,
         objects=objects.sql,
     )
@@ -214,9 +194,11 @@ def supersede(conn: Connection, plan: sql.Identifier, ids: Collection[str]) -> N
 
 
 def as_planned(staged: Mapping[str, Any], planned: Mapping[str, Any]) -> bool:
-    """Return whether an image is still as the planned change saw it: status, error, time of change, and keys."""
-    names = ("status", "error", "updated_at", "original_key", "original_others", "staged_key", "staged_others")
-    return not staged["deleted"] and all(staged[name] == planned[name] for name in names)
+    """Return whether an image is still as the planned change saw it: status, error, time of change, places and keys.
+
+    A place also changes if another version, as after an upgrade, reads the url in another way.
+    """
+    return not staged["deleted"] and all(staged[name] == planned[name] for name in ABOUT)
 
 
 ORIGINAL_NOT_LOOKED_FOR = sql.SQL("WHEN i.original_key IS NULL THEN i.original_place")
@@ -252,14 +234,6 @@ SELECT count(*) FILTER (WHERE known AND original = 'present' AND staged IN ('pre
 FROM judged
 """
 
-# Whether the last scan of all images has noted the image `i`, or could not prove it.
-NOTED = """
-SELECT FROM confidence.planned_change c
-WHERE c.key ->> 'id' = i.id::text AND c.status IN ('young', 'unproven') AND c.evidence = (
-  SELECT summary ->> 'evidence' FROM confidence.forensic_run
-  WHERE source = 'storage' AND scope = 'all' AND run <> {run} ORDER BY scanned_at DESC LIMIT 1)
-"""
-
 FIRST_STATE = """
 CASE {not_looked_for}
   WHEN {presence} IN ('present', 'empty') THEN {presence}
@@ -267,7 +241,27 @@ CASE {not_looked_for}
     THEN 'elsewhere'
   WHEN {presence} = 'unknown'
     OR EXISTS (SELECT FROM {objects} x WHERE x.key = ANY ({others}) AND x.presence = 'unknown') THEN 'unknown'
-  WHEN {place} LIKE 'here or %%' THEN substr({place}, 9) ELSE 'absent' END
+  WHEN {place} = 'here or by_chance' THEN
+    CASE WHEN split_part(ltrim({key}, '/'), '/', 1) IN (SELECT folder FROM pg_temp.shown_folder)
+      THEN 'absent' ELSE 'foreign' END
+  WHEN {place} LIKE 'here or %%' THEN substr({place}, 9)
+  ELSE 'absent' END
+"""
+
+# Of the folders with which images that the first look has not found begin, and which may be the names of other buckets:
+# those in which it has found any object. Each is looked up in the index by key, so this costs little.
+SHOWN_FOLDERS = """
+CREATE TEMPORARY TABLE shown_folder ON COMMIT DROP AS
+SELECT folder FROM (
+  SELECT DISTINCT split_part(ltrim(k.key, '/'), '/', 1) AS folder
+  FROM {images} i
+  CROSS JOIN LATERAL (VALUES (i.original_place, i.original_key), (i.staged_place, i.staged_key)) k (place, key)
+  WHERE k.place = 'here or by_chance' AND NOT EXISTS (
+    SELECT FROM {objects} x WHERE x.key = k.key AND x.presence IN ('present', 'empty'))
+) folders
+WHERE EXISTS (
+  SELECT FROM {objects} x WHERE x.presence IN ('present', 'empty')
+    AND x.key > (folder || '/') COLLATE "C" AND x.key < (folder || '0') COLLATE "C")
 """
 
 # An image that a run has marked is still as its last entry in the change log left it. Its url may have changed: the
@@ -307,32 +301,6 @@ CROSS JOIN LATERAL (
 LEFT JOIN ({doubts}) d ON d.key = jsonb_build_array(p.id)
 WHERE p._status IN ('confirmed', 'left', 'healable', 'unproven', 'young')
   OR p._status = 'superseded' AND p._operation = 'mark'
-"""
-
-JUDGED_SCAN = """
-SELECT summary ->> 'evidence' AS evidence, (summary -> 'telemetry' ->> 'started')::timestamptz AS started
-FROM confidence.forensic_run
-WHERE source = 'storage' AND scope = 'all' AND (verdict IN ('pass', 'warn') OR decision IN ('resume', 'repair'))
-ORDER BY scanned_at DESC LIMIT 1
-"""
-
-LEAVE_JUDGED = """
-WITH scan AS ({scan})
-UPDATE {plan} p SET _status = 'judged' FROM confidence.planned_change c JOIN scan USING (evidence)
-WHERE c.key ->> 'id' = p.id::text AND c.status = p._status AND c.after ->> 'error' IS NOT DISTINCT FROM p.new_error
-  AND (c.before ->> 'updated_at')::timestamptz = p.updated_at
-  AND p._operation = 'mark' AND p._status IN ('confirmed', 'left', 'unproven')
-"""
-
-LEAVE_PROVEN = """
-WITH scan AS ({scan})
-UPDATE {plan} p SET _status = 'judged' FROM scan
-WHERE p._operation = 'mark' AND p._status = 'unproven' AND p.unknown IS NOT NULL
-  AND p.updated_at <= scan.started - {grace} AND NOT EXISTS (
-    SELECT FROM confidence.planned_change c WHERE c.evidence = scan.evidence AND c.key ->> 'id' = p.id::text)
-  AND NOT EXISTS (
-    SELECT FROM confidence.unproven u
-    WHERE u.source = 'storage' AND u.entity = 'images' AND u.key = jsonb_build_array(p.id))
 """
 
 SAMPLE = """

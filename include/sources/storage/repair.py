@@ -30,9 +30,11 @@ from include.sources.base import Check
 from include.sources.storage import breaker, images, look
 from include.sources.storage.check import CheckOptions, StorageContext
 from include.sources.storage.images import IMAGES, OBJECTS, Scope
+from include.sources.storage.others import ANY_ROW, KeysOfOthers
 from include.sources.storage.plan import as_planned, planned, supersede
 from include.sources.storage.second_look import count_suspects, settle, suspects_of
-from include.warehouse import fence, refusals, rollback, sync_log
+from include.sources.storage.update import update_images
+from include.warehouse import fence, rollback, sync_log
 from include.warehouse.staging import Stage, plan_table, stage_name
 from include.warehouse.sync_log import Counts
 
@@ -45,12 +47,6 @@ LOCK_TIMEOUT = "30s"
 NAMED = 20
 # Written images whose objects `verify` looks at once more.
 SAMPLE = 20
-
-UPDATE = """
-UPDATE images i SET status = p.new_status::image_status, error = p.new_error, updated_at = clock_timestamp()
-FROM unnest(%(id)s::uuid[], %(new_status)s::text[], %(new_error)s::text[]) AS p (id, new_status, new_error)
-WHERE i.id = p.id
-"""
 
 STANDING = sql.SQL("""
 SELECT i.id::text, i.status::text, i.error, {} FROM images i WHERE i.id = ANY (%s::uuid[]) ORDER BY i.id
@@ -178,17 +174,13 @@ def prove_again(context: StorageContext, plan: sql.Identifier, purpose: str, tic
         raise TryLater(f"the changes could not be proven once more, nothing was written: {unproven[0]}")
 
 
-def keys_of_other_images(context: StorageContext, plan: sql.Identifier) -> list[str]:
+def keys_of_other_images(context: StorageContext, plan: sql.Identifier) -> KeysOfOthers:
     """Return the keys of some objects that should exist, since images outside the plan need them.
 
     If many looks at the planned changes have no answer, a look at these tells whether the store is down.
     """
-    conn, before = context.conn, images.clock(context.images) - images.GRACE
-    without = [id_ for (id_,) in conn.execute(sql.SQL("SELECT id::text FROM {}").format(plan))]
-    start, limit = str(UUID(int=0)), look.KNOWN
-    return images.keys_of_others(
-        context.images, context.bucket, before=before, without=without, start=start, limit=limit
-    )
+    before = images.clock(context.images) - images.GRACE
+    return KeysOfOthers(context, plan, before, str(UUID(int=0)), look.KNOWN, ANY_ROW)
 
 
 def _nothing_proven(looks: Stage) -> str:
@@ -215,7 +207,7 @@ def write(context: StorageContext, plan: sql.Identifier, sync_id: int, rows: Seq
     found = images.read_again(context.images, [row["id"] for row in rows], context.bucket, lock=True)
     same = [row for row in rows if row["id"] in found and as_planned(found[row["id"]], row)]
     supersede(context.conn, plan, {row["id"] for row in rows} - {row["id"] for row in same})
-    for id_, why in islice(_update(context.images, same).items(), NAMED):
+    for id_, why in islice(update_images(context.images, same).items(), NAMED):
         log.warning("image %s was not written, since the application's database refused it: %s", id_, why)
     after = standing(context.images, [row["id"] for row in same])
     before = {row["id"]: state(row["status"], row["error"], row["updated_at"]) for row in same}
@@ -223,27 +215,6 @@ def write(context: StorageContext, plan: sql.Identifier, sync_id: int, rows: Seq
     audit(context.conn, sync_id, [(id_, before[id_], after[id_]) for id_ in changed])
     done = sum(shows(after.get(row["id"]), row) for row in same)
     return Counts(updated=done, failed=len(same) - done)
-
-
-def _update(images_: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Write the planned status of the images. Return the ids of those that the database refuses, with the reasons.
-
-    All are written by one statement. If that fails, it is each half's turn, and so on.
-    """
-    try:
-        with images_.transaction():
-            images_.execute(UPDATE, {name: [row[name] for row in rows] for name in ("id", "new_status", "new_error")})
-            # Run triggers now that would otherwise wait for the commit.
-            images_.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    except (errors.OperationalError, errors.InterfaceError):
-        # A lock, a cut-off connection and the like say nothing about an image.
-        raise
-    except errors.Error as error:
-        if len(rows) > 1:
-            half = len(rows) // 2
-            return _update(images_, rows[:half]) | _update(images_, rows[half:])
-        return {rows[0]["id"]: refusals.refusal(error)}
-    return {}
 
 
 def standing(images_: Connection, ids: Sequence[str]) -> dict[str, dict[str, str | None]]:

@@ -28,7 +28,7 @@ from include.sources.base import (
     require_lookback,
 )
 from include.sources.slices import scan_slices
-from include.sources.storage import breaker, images, plan
+from include.sources.storage import breaker, earlier_scans, images
 from include.sources.storage.answers import ANSWERS, count
 from include.sources.storage.check import Checked, CheckOptions, StorageContext, check
 from include.sources.storage.figures import NOT_PROVEN, UNPROVEN, Findings, find, keep_plan, remember
@@ -151,10 +151,10 @@ class Storage:
     ) -> Synced:
         """Write what a sync's check has found; see `sync`."""
         conn = context.conn
-        plan.leave_proven(conn, checked.staged.plan)
+        earlier_scans.leave_proven(conn, checked.staged.plan)
         findings = find(context, options, checked)
         summary = findings.summary(context, options, context.run, epoch)
-        if _is_harmful(findings, summary) and plan.leave_judged(conn, checked.staged.plan):
+        if _is_harmful(findings, summary) and earlier_scans.leave_judged(conn, checked.staged.plan):
             findings = find(context, options, checked)
             summary = findings.summary(context, options, context.run, epoch)
         _require_harmless(context, options, findings, summary)

@@ -42,8 +42,12 @@ class UnreadableUrl(ValueError):
 class Location:
     """A bucket, and the keys that a url may mean: at least one, the standard reading first.
 
-    `otherwise`: what the url may mean if the bucket has none of the keys; empty if the object is missing then. It is
-    `foreign` (an object of another bucket), or `unreadable` (a key that is no UTF-8, for which nobody can ask).
+    `otherwise`: what the url may mean if the bucket has none of the keys; empty if the object is missing then.
+
+    - `foreign`: an object of another bucket
+    - `unreadable`: a key that is no UTF-8, for which nobody can ask
+    - `by_chance`: an object of another bucket, if the host is called like this bucket by chance. Then the first folder
+      of the key is that bucket. If this bucket has objects in that folder, the host stands for it.
     """
 
     bucket: str
@@ -81,10 +85,11 @@ def locate(url: str, bucket: str, endpoint: str = "") -> Location:
     authority, _, path = rest.partition("/")
     host = _host(scheme, authority, bucket, endpoint)
     name, key = _split(path, host)
-    plain = host.sure and not AMBIGUOUS.search(path)
-    # Most of millions of urls are plain, and need no further work.
-    if plain and 0 < len(key) <= LONGEST_KEY and not key.startswith(host.repeated):
-        return Location(name, (key,))
+    # Most of millions of urls are plain, and need no further work. No reading is longer than the path.
+    if key and len(path) <= LONGEST_KEY and not AMBIGUOUS.search(path) and not key.startswith(host.repeated):
+        if host.bucket is None and not host.sure and name == bucket:
+            return Location(name, (key, path))
+        return Location(name, (key,), "by_chance" if _by_chance(path, host) else "")
     return _all_readings(path, host, bucket)
 
 
@@ -101,9 +106,11 @@ def _all_readings(path: str, host: _Host, bucket: str) -> Location:
     fitting = tuple(each for each in keys if _fits(each))
     if not fitting:
         raise _no_key() if not keys else UnreadableUrl(f"the url names a key of more than {LONGEST_KEY} bytes")
-    if any(place != name or _by_chance(text, host) for place, text in places):
+    if any(place != name for place, _ in places):
         return Location(name, fitting, "foreign")
-    return Location(name, fitting, "" if all(_is_utf8(text) for _, text in places) else "unreadable")
+    if not all(_is_utf8(text) for _, text in places):
+        return Location(name, fitting, "unreadable")
+    return Location(name, fitting, "by_chance" if any(_by_chance(text, host) for _, text in places) else "")
 
 
 @lru_cache(maxsize=KNOWN_HOSTS)
