@@ -21,8 +21,7 @@ METRICS: Mapping[str, str] = {
     "ready_without_staged": "Images in status `ready` that name no staged object.",
     "orphan_objects": "Objects that no image names; not measured unless the whole bucket was listed for all images.",
     "unknown": "Images that are unproven because an object gave no answer, or LIST and HEAD disagree.",
-    "foreign_bucket": "Unproven images whose url names another bucket, or may name one: its host begins with the "
-    "bucket's name, and the check has found no object in the folder with which the path begins.",
+    "foreign_bucket": "Unproven images whose url names another bucket, or may name one.",
     "unreadable_url": "Unproven images whose url can't be read, or names a key that is too long for S3.",
     "without_original": "Unproven images that name no original.",
     "empty_object": "Unproven images whose object is there and has no content.",
