@@ -393,6 +393,13 @@ def test_a_single_answer_whose_link_leads_on_is_refused(paginator):
         paginator.read(Answer(data, headers={"Link": '</tags?page=2>; rel="next"'}), None)
 
 
+def test_a_single_answer_may_be_nested_deeper_than_python_calls():
+    deep: dict = {}
+    for _ in range(20_000):
+        deep = {"in": deep}
+    assert len(Single("data").read(Answer({"data": rows(2), "meta": deep}), None).rows) == 2
+
+
 def test_a_single_answer_may_say_that_nothing_follows():
     more = {"has_more": "false", "links": {"next": None, "self": "/tags"}, "meta": {"next": {"href": None}}, "total": 2}
     assert Single("data").read(Answer({"data": rows(2), **more}), None).rows == rows(2)

@@ -45,12 +45,14 @@ class Single(Paginator):
 
 def _require_whole(around: Mapping[str, Any], rows: int) -> None:
     """Raise RefuseData if what stands around the rows says that there are more, at any depth but within lists."""
-    for key, value in around.items():
-        name = re.sub(r"[^a-z]", "", key.rpartition(".")[2].lower())
-        if isinstance(value, Mapping):
-            leads_on = name in MORE and any(value.values())
-            _require_whole(value, rows)
-        else:
-            leads_on = name in MORE and str(value).lower() not in NOTHING
-        if leads_on or (name in TOTALS and (as_count(value) or 0) > rows):
-            raise RefuseData(f"its {key!r} says that more follows, but the list is declared as a single answer")
+    left = [around]
+    while left:
+        for key, value in left.pop().items():
+            name = re.sub(r"[^a-z]", "", key.rpartition(".")[2].lower())
+            if isinstance(value, Mapping):
+                left.append(value)
+                leads_on = name in MORE and any(value.values())
+            else:
+                leads_on = name in MORE and str(value).lower() not in NOTHING
+            if leads_on or (name in TOTALS and (as_count(value) or 0) > rows):
+                raise RefuseData(f"its {key!r} says that more follows, but the list is declared as a single answer")
