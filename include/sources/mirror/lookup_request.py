@@ -46,7 +46,7 @@ class Lookup:
     - `finish`: complete a row with values that only the run knows
     - `inside`: the record that holds the rows. If an answer shows it in an older version than the copy has, the answer
       is outdated and proves nothing: a replica may lag behind at all its addresses alike.
-    - `whole`: made by `by_whole_list`, which see
+    - `whole`: the request is the whole list again, see `by_whole_list`
     - `other_name`: another column by which the address takes records. If an answer shows another record by it, the
       requested one is absent, provided that the address prefers keys: a row of the copy has to show that.
 
